@@ -1,0 +1,66 @@
+//! The Lambda function's `bootstrap`: wires the environment, the clock and the runtime to the
+//! library, and holds no logic of its own.
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use imds_enforcer::config::Config;
+use imds_enforcer::ec2::{SdkEc2, sdk_config_loader};
+use imds_enforcer::enforce::{Answer, Enforcer, VISIBILITY_WAITS};
+use imds_enforcer::telemetry;
+use lambda_runtime::{Context, Diagnostic, LambdaEvent, service_fn};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+/// One thread: a Lambda environment handles one event at a time, and waits most of it.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %error, "the function does not start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), lambda_runtime::Error> {
+    let config = Config::from_vars(var);
+    telemetry::init(config.as_ref().map_or_else(|_| Config::default_log(), |config| config.log.clone()))?;
+    let config = config?;
+    if var("AWS_LAMBDA_RUNTIME_API").is_none() {
+        return Err(
+            "AWS_LAMBDA_RUNTIME_API is not set: this is a Lambda function; start it with `cargo lambda watch`".into()
+        );
+    }
+    let sdk_config = sdk_config_loader().load().await;
+    let region =
+        sdk_config.region().ok_or("AWS_REGION is not set: the Region whose instances to look after")?.to_string();
+    let ec2 = SdkEc2::new(&sdk_config);
+    telemetry::log_start(&config, &region, ec2.warm_up().await);
+
+    let enforcer = Enforcer { ec2, region, mode: config.mode, visibility_waits: VISIBILITY_WAITS.to_vec() };
+    // Boxed: the SDK's nested futures are too deep for the compiler to lay out in one.
+    lambda_runtime::run(service_fn(|event| Box::pin(handle(&enforcer, event)))).await
+}
+
+async fn handle(enforcer: &Enforcer<SdkEc2>, event: LambdaEvent<Box<RawValue>>) -> Result<Answer, Diagnostic> {
+    let end = Instant::now() + time_left(&event.context);
+    enforcer
+        .handle(event.payload.get(), end)
+        .await
+        .map_err(|error| Diagnostic { error_type: error.error_type().to_owned(), error_message: error.to_string() })
+}
+
+/// Until the invocation's deadline, which Lambda gives in milliseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "the edge, where the clock enters")]
+fn time_left(context: &Context) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_millis(context.deadline).saturating_sub(now)
+}
+
+/// A variable's value; what is not UTF-8 is kept with a replacement character, to be refused.
+#[expect(clippy::disallowed_methods, reason = "the edge, where the environment enters")]
+fn var(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}

@@ -1,0 +1,372 @@
+//! The way to EC2: a narrow port, and its implementation by the SDK.
+//!
+//! The only file that names the EC2 SDK. It holds every call the function can make, and so the
+//! list of IAM actions its role needs. There is no call here that could loosen an instance.
+
+use std::error::Error;
+use std::future::Future;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_ec2::config::interceptors::InterceptorContext;
+use aws_sdk_ec2::config::retry::{ClassifyRetry, RetryAction, RetryConfig};
+use aws_sdk_ec2::config::timeout::TimeoutConfig;
+use aws_sdk_ec2::config::{BehaviorVersion, SharedHttpClient};
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::modify_instance_metadata_options::ModifyInstanceMetadataOptionsError;
+use aws_sdk_ec2::types;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::{ConnectorBuilder, tls};
+use aws_smithy_types::body::SdkBody;
+
+use crate::instance::{Instance, InstanceId, InstanceState, MetadataOptions};
+use crate::report::Failure;
+
+/// The IAM actions that the calls in this file need. The templates grant these and no others.
+pub const IAM_ACTIONS: [&str; 2] = ["ec2:DescribeInstances", "ec2:ModifyInstanceMetadataOptions"];
+
+/// Most ids that one look-up names: EC2's limit of values for a filter.
+pub const IDS_PER_DESCRIBE: usize = 200;
+
+/// Most instances on one page of an answer: EC2's limit for `MaxResults`.
+const INSTANCES_PER_PAGE: i32 = 1000;
+
+/// What the function needs of EC2.
+pub trait Ec2 {
+    /// Describes one page of the instances that match; `next_token` is `None` for the first page.
+    ///
+    /// # Errors
+    ///
+    /// [`Ec2Error`], after the retries of a retryable one.
+    fn describe_instances(
+        &self,
+        which: Which<'_>,
+        next_token: Option<String>,
+    ) -> impl Future<Output = Result<Page, Ec2Error>> + Send;
+
+    /// Requires tokens on an instance whose endpoint is not disabled, and changes nothing else.
+    /// Answers the options as EC2 now has them. Doing it twice is as good as once.
+    ///
+    /// # Errors
+    ///
+    /// [`Ec2Error`], after the retries of a retryable one.
+    fn require_tokens(&self, id: &InstanceId) -> impl Future<Output = Result<MetadataOptions, Ec2Error>> + Send;
+}
+
+/// Which instances to describe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which<'a> {
+    /// Those of at most [`IDS_PER_DESCRIBE`] ids that EC2 knows.
+    Named(&'a [InstanceId]),
+    /// Those of the Region that are not terminated and whose tokens are optional.
+    Violators,
+}
+
+/// One page of described instances.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The instances, in EC2's order.
+    pub instances: Vec<Instance>,
+    /// How to ask for the next page; `None` on the last.
+    pub next_token: Option<String>,
+}
+
+/// Why EC2 did not do as asked, by what can be done about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ec2Error {
+    /// EC2 does not know the instance, or not yet. Try again if it must exist.
+    #[error("{code}: {message}")]
+    NotFound {
+        /// EC2's error code.
+        code: String,
+        /// EC2's message.
+        message: String,
+    },
+    /// It can succeed later as it is: throttling, a fault of EC2, of the network, or the
+    /// instance's state. Try again.
+    #[error("{code}: {message}")]
+    Retryable {
+        /// EC2's error code, or the SDK's name of the error.
+        code: String,
+        /// EC2's message, or the whole chain of causes.
+        message: String,
+    },
+    /// It fails until somebody changes something. Don't call again.
+    #[error("{code}: {message}")]
+    Refused {
+        /// EC2's error code.
+        code: String,
+        /// EC2's message, and what to grant or whom to ask.
+        message: String,
+    },
+}
+
+impl Ec2Error {
+    /// The failure to report. One that EC2 does not know may be known later, so it is retryable.
+    #[must_use]
+    pub fn into_failure(self) -> Failure {
+        let retryable = match &self {
+            Self::NotFound { .. } | Self::Retryable { .. } => true,
+            Self::Refused { .. } => false,
+        };
+        match self {
+            Self::NotFound { code, message } | Self::Retryable { code, message } | Self::Refused { code, message } => {
+                Failure { code, message, retryable }
+            }
+        }
+    }
+}
+
+/// The port's implementation by the SDK.
+#[derive(Debug, Clone)]
+pub struct SdkEc2 {
+    client: Client,
+}
+
+impl SdkEc2 {
+    /// A client for the Region, credentials and endpoint of `config`.
+    #[must_use]
+    pub fn new(config: &SdkConfig) -> Self {
+        let config = aws_sdk_ec2::config::Builder::from(config)
+            .retry_config(retries())
+            .retry_classifier(NotYet)
+            .timeout_config(timeouts())
+            .build();
+        Self { client: Client::from_conf(config) }
+    }
+
+    /// Opens the connection that the first event will use, resolves the endpoint and the
+    /// credentials, by a request that names no action: EC2 refuses it, and no action's share of
+    /// the account's request rate is used.
+    ///
+    /// # Errors
+    ///
+    /// Why no answer came within two seconds. The first event will then open the connection.
+    pub async fn warm_up(&self) -> Result<(), String> {
+        let name_no_action = |request: &mut HttpRequest| {
+            *request.body_mut() = SdkBody::empty();
+            request.headers_mut().remove("content-length");
+        };
+        let once = aws_sdk_ec2::config::Builder::new().retry_config(RetryConfig::disabled());
+        let call = self.client.describe_instances().customize().mutate_request(name_no_action).config_override(once);
+        match tokio::time::timeout(WARM_UP, call.send()).await {
+            Ok(Ok(_) | Err(SdkError::ServiceError(_) | SdkError::ResponseError(_))) => Ok(()),
+            Ok(Err(error)) => Err(chain(&error)),
+            Err(_) => Err(format!("no answer within {} ms", WARM_UP.as_millis())),
+        }
+    }
+}
+
+/// How long INIT may wait for the connection; Lambda allows INIT 10 s in all.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// What `aws_config` is to load the SDK's configuration with: an HTTP client whose TLS starts in
+/// no time (ring; the default provider seeds itself from CPU jitter for 20 ms of a cold start),
+/// which honours the proxy variables as the default client does.
+#[must_use]
+pub fn sdk_config_loader() -> aws_config::ConfigLoader {
+    aws_config::defaults(behavior_version()).http_client(http_client())
+}
+
+/// Pinned: a newer one changes time-outs, retries or proxies, and wants to be read first.
+fn behavior_version() -> BehaviorVersion {
+    BehaviorVersion::v2026_01_12()
+}
+
+fn http_client() -> SharedHttpClient {
+    let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
+    aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector =
+            ConnectorBuilder::default().tls_provider(provider.clone()).proxy_config(ProxyConfig::from_env());
+        connector.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            connector.set_sleep_impl(components.sleep_impl());
+        }
+        connector.build()
+    })
+}
+
+/// Five attempts, 0.2 s to 3 s apart with jitter: a throttled call waits out its bucket, and one
+/// that fails for ever is given up well inside the whole-operation time-out.
+fn retries() -> RetryConfig {
+    RetryConfig::standard()
+        .with_max_attempts(5)
+        .with_initial_backoff(Duration::from_millis(200))
+        .with_max_backoff(Duration::from_secs(3))
+}
+
+/// Both actions answer within a second when EC2 is well; the templates give the function a minute.
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(2))
+        .operation_attempt_timeout(Duration::from_secs(5))
+        .operation_timeout(Duration::from_secs(20))
+        .build()
+}
+
+/// Retries what is only not yet so: eventual consistency, and an instance that is still starting.
+#[derive(Debug)]
+struct NotYet;
+
+impl ClassifyRetry for NotYet {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let error = context.output_or_error().and_then(Result::err).and_then(|error| error.as_operation_error());
+        let code = error.and_then(|error| error.downcast_ref::<ModifyInstanceMetadataOptionsError>()?.code());
+        if code.is_some_and(|code| is_not_found(code) || is_wrong_state(code)) {
+            RetryAction::transient_error()
+        } else {
+            RetryAction::NoActionIndicated
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "instance not yet known or not yet modifiable"
+    }
+}
+
+impl Ec2 for SdkEc2 {
+    async fn describe_instances(&self, which: Which<'_>, next_token: Option<String>) -> Result<Page, Ec2Error> {
+        let filters = match which {
+            Which::Named(ids) => vec![filter("instance-id", ids.iter().map(InstanceId::as_str))],
+            Which::Violators => vec![
+                filter("metadata-options.http-tokens", ["optional"]),
+                filter("instance-state-name", ["pending", "running", "stopping", "stopped"]),
+            ],
+        };
+        let call = self.client.describe_instances().set_filters(Some(filters)).max_results(INSTANCES_PER_PAGE);
+        let answer = call.set_next_token(next_token).send().await.map_err(|error| classify(&error, IAM_ACTIONS[0]))?;
+
+        let next_token = answer.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+        let instances = answer.reservations().iter().flat_map(types::Reservation::instances);
+        let instances = instances.map(described).collect::<Result<_, _>>()?;
+        Ok(Page { instances, next_token })
+    }
+
+    async fn require_tokens(&self, id: &InstanceId) -> Result<MetadataOptions, Ec2Error> {
+        let call = self.client.modify_instance_metadata_options().instance_id(id.as_str());
+        let call = call.http_tokens(types::HttpTokensState::Required);
+        let call = call.http_endpoint(types::InstanceMetadataEndpointState::Enabled);
+        let answer = call.send().await.map_err(|error| classify(&error, IAM_ACTIONS[1]))?;
+        Ok(answer.instance_metadata_options().map(metadata_options).unwrap_or_default())
+    }
+}
+
+fn filter<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> types::Filter {
+    let values = values.into_iter().map(str::to_owned).collect();
+    types::Filter::builder().name(name).set_values(Some(values)).build()
+}
+
+fn described(instance: &types::Instance) -> Result<Instance, Ec2Error> {
+    let id = instance.instance_id().unwrap_or_default().parse().map_err(|error| Ec2Error::Retryable {
+        code: "UnreadableAnswer".to_owned(),
+        message: format!("DescribeInstances answered with an instance whose id can't be read: {error}"),
+    })?;
+    let operator = instance.operator().filter(|operator| operator.managed() == Some(true));
+    let tags = instance
+        .tags()
+        .iter()
+        .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned())));
+    Ok(Instance {
+        id,
+        state: InstanceState::from(
+            instance.state().and_then(types::InstanceState::name).map_or("", |name| name.as_str()),
+        ),
+        metadata_options: instance.metadata_options().map(metadata_options).unwrap_or_default(),
+        tags: tags.collect(),
+        managed_by: operator.map(|operator| operator.principal().unwrap_or("a service").to_owned()),
+    })
+}
+
+fn metadata_options(options: &types::InstanceMetadataOptionsResponse) -> MetadataOptions {
+    MetadataOptions {
+        state: options.state().map(|it| it.as_str().into()),
+        http_tokens: options.http_tokens().map(|it| it.as_str().into()),
+        http_endpoint: options.http_endpoint().map(|it| it.as_str().into()),
+        http_put_response_hop_limit: options.http_put_response_hop_limit(),
+        http_protocol_ipv6: options.http_protocol_ipv6().map(|it| it.as_str().to_owned()),
+        instance_metadata_tags: options.instance_metadata_tags().map(|it| it.as_str().to_owned()),
+    }
+}
+
+/// Sorts an error of a call of `action` by what can be done about it.
+fn classify<E>(error: &SdkError<E, HttpResponse>, action: &str) -> Ec2Error
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let status = error.raw_response().map_or(0, |response| response.status().as_u16());
+    let Some(code) = error.as_service_error().and_then(ProvideErrorMetadata::code) else {
+        return Ec2Error::Retryable { code: sdk_name(error).to_owned(), message: chain(error) };
+    };
+    let message = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or("no message");
+    let code = code.to_owned();
+    if is_not_found(&code) {
+        Ec2Error::NotFound { code, message: message.to_owned() }
+    } else if status >= 500 || is_wrong_state(&code) || is_passing(&code) {
+        Ec2Error::Retryable { code, message: message.to_owned() }
+    } else {
+        let message = format!("{message}{}", advice(&code, action));
+        Ec2Error::Refused { code, message }
+    }
+}
+
+/// The SDK's name of an error that is no answer of EC2.
+fn sdk_name<E>(error: &SdkError<E, HttpResponse>) -> &'static str {
+    match error {
+        SdkError::ConstructionFailure(_) => "ConstructionFailure",
+        SdkError::TimeoutError(_) => "TimeoutError",
+        SdkError::DispatchFailure(_) => "DispatchFailure",
+        SdkError::ResponseError(_) => "ResponseError",
+        SdkError::ServiceError(_) => "ServiceError",
+        _ => "SdkError",
+    }
+}
+
+fn is_not_found(code: &str) -> bool {
+    code == "InvalidInstanceID.NotFound"
+}
+
+fn is_wrong_state(code: &str) -> bool {
+    matches!(code, "IncorrectInstanceState" | "IncorrectState")
+}
+
+/// Whether an error that EC2 answers with a status below 500 passes by itself: throttling, and
+/// credentials or a clock that the next environment of the function may have right.
+fn is_passing(code: &str) -> bool {
+    code.contains("Throttl")
+        || matches!(
+            code,
+            "RequestLimitExceeded"
+                | "TooManyRequestsException"
+                | "RequestTimeout"
+                | "RequestTimeoutException"
+                | "InternalError"
+                | "InternalFailure"
+                | "ServiceUnavailable"
+                | "Unavailable"
+                | "RequestExpired"
+                | "ExpiredToken"
+                | "ExpiredTokenException"
+                | "RequestTimeTooSkewed"
+        )
+}
+
+/// What to grant, or whom to ask, after a refusal.
+fn advice(code: &str, action: &str) -> String {
+    match code {
+        "UnauthorizedOperation" | "AccessDenied" | "AuthFailure" => {
+            format!(" (grant {action} to the function's role, and see that no policy of the organization denies it)")
+        }
+        "OperationNotPermitted" | "UnsupportedOperation" => {
+            " (the instance can't be changed from here: ask the service or team that manages it)".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+/// An error with all its causes.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,460 @@
+//! What an invocation's JSON asks for.
+//!
+//! Reads one EventBridge event, bare, or several inside an SQS event, and answers which instances
+//! to look at. An event is never believed about an instance's options: those are described later.
+//!
+//! CloudTrail's JSON is not typed: a single item stands where a list is usual, fields are null,
+//! missing, replaced by `omitted`, or of another shape. So the envelope is read strictly, and of
+//! `detail` every level by itself: what has another shape than expected reads as absent, and what
+//! is absent makes the function look at more instances, or refuse the event, never at fewer.
+
+use std::collections::BTreeSet;
+
+use aws_lambda_events::event::eventbridge::EventBridgeEvent;
+use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::instance::{InstanceId, MalformedInstanceId};
+
+/// Longest text that is taken over from an event: an ARN has at most 2,048 characters.
+const TEXT_CHARS: usize = 2048;
+
+/// What one invocation brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invocation {
+    /// One EventBridge event.
+    Event(Request),
+    /// The messages of an SQS event, each an EventBridge event of its own.
+    Batch(Vec<Message>),
+}
+
+/// One message of an SQS event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// What `batchItemFailures` calls it.
+    pub message_id: String,
+    /// What it asks for, or why that can't be told.
+    pub request: Result<Request, EventError>,
+}
+
+/// What one event asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Which event it is.
+    pub event: EventSummary,
+    /// Which instances to look at, or why none.
+    pub targets: Result<Targets, Ignored>,
+}
+
+/// Which event this was and who caused it, for the report.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct EventSummary {
+    /// EventBridge's id of the event.
+    pub id: Option<String>,
+    /// CloudTrail's `eventName`, otherwise EventBridge's `detail-type`.
+    pub name: String,
+    /// The event's own time.
+    pub time: Option<DateTime<Utc>>,
+    /// Who made the call: the ARN of `userIdentity`, or the service that was it.
+    pub actor: Option<String>,
+    /// EventBridge's `source`.
+    pub source: String,
+}
+
+/// The instances to look at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// Those the event named, each once.
+    pub named: BTreeSet<InstanceId>,
+    /// What stood where an id belongs and is none: never looked up, always a failure.
+    pub malformed: BTreeSet<MalformedInstanceId>,
+    /// Also every instance of the Region whose tokens are not required, found by filter.
+    pub violators: bool,
+    /// Whether a named instance is sure to exist, now or soon: not finding it is a failure then.
+    pub must_exist: bool,
+}
+
+/// Why an event asks for nothing. Not an error: there is nothing to try again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ignored {
+    /// A dry run changes nothing.
+    #[error("{event_name} was a dry run: nothing was changed")]
+    DryRun {
+        /// The action that was tried.
+        event_name: String,
+    },
+    /// The call failed, so it changed nothing.
+    #[error("{event_name} failed with {error_code}: nothing was changed")]
+    CallFailed {
+        /// The action that was tried.
+        event_name: String,
+        /// CloudTrail's `errorCode`.
+        error_code: String,
+    },
+    /// A state in which there is nothing to look at yet, or any more.
+    #[error("instance state {state}: only pending and running are looked at")]
+    State {
+        /// The state the instance changed to.
+        state: String,
+    },
+    /// An event of another kind.
+    #[error("{detail_type} {name} is not an event that this function acts on")]
+    OtherEvent {
+        /// EventBridge's `detail-type`.
+        detail_type: String,
+        /// The event's name or source.
+        name: String,
+    },
+}
+
+/// Why an event is refused. Both end in the dead-letter queue: the same event fails again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// The JSON is no event, or lacks what such an event must have.
+    #[error("unreadable event: at `{path}`: {problem}")]
+    Unreadable {
+        /// Where in the JSON, as `detail.instance-id`; `.` is the whole.
+        path: String,
+        /// What is wrong there, and what would be right.
+        problem: String,
+    },
+    /// The event comes from another Region: its instances can't be found here.
+    #[error(
+        "the event comes from Region {event_region}, this function looks after {region}: \
+         send it to the function of its own Region"
+    )]
+    WrongRegion {
+        /// The event's Region.
+        event_region: String,
+        /// The function's Region.
+        region: String,
+    },
+}
+
+impl EventError {
+    fn unreadable(path: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Unreadable { path: path.into(), problem: problem.into() }
+    }
+}
+
+/// Reads the JSON of an invocation, for the function of `region`.
+///
+/// # Errors
+///
+/// [`EventError`], if the whole can't be read or is a bare event that is refused. A message of an
+/// SQS event that is refused is no error of the whole: its neighbours are still looked after.
+pub fn read(json: &str, region: &str) -> Result<Invocation, EventError> {
+    #[derive(Deserialize)]
+    struct Probe {
+        #[serde(rename = "Records")]
+        records: Option<serde::de::IgnoredAny>,
+    }
+    let probe: Probe = strict(json, "")?;
+    if probe.records.is_none() {
+        return read_event(json, region).map(Invocation::Event);
+    }
+    let batch: SqsEvent = strict(json, "")?;
+    let messages = batch.records.into_iter().enumerate().map(|(index, record)| read_record(index, record, region));
+    messages.collect::<Result<_, _>>().map(Invocation::Batch)
+}
+
+/// One record of an SQS event. Only a record that could not be named in `batchItemFailures`
+/// refuses the whole.
+fn read_record(index: usize, record: SqsMessage, region: &str) -> Result<Message, EventError> {
+    if record.event_source.as_deref() != Some("aws:sqs") {
+        let found = record.event_source.as_deref().map_or("missing".to_owned(), |it| format!("{:?}", clip(it)));
+        return Err(EventError::unreadable(
+            format!("Records[{index}].eventSource"),
+            format!("is {found}, not \"aws:sqs\""),
+        ));
+    }
+    let message_id = record.message_id.filter(|id| !id.is_empty()).ok_or_else(|| {
+        EventError::unreadable(
+            format!("Records[{index}].messageId"),
+            "is missing: the message could not be reported as failed",
+        )
+    })?;
+    let body = record.body.unwrap_or_default();
+    Ok(Message { message_id, request: read_event(&body, region) })
+}
+
+/// One EventBridge event.
+fn read_event(json: &str, region: &str) -> Result<Request, EventError> {
+    let envelope: EventBridgeEvent<Box<RawValue>> = strict(json, "")?;
+    match envelope.region.as_deref() {
+        None | Some("") => {
+            return Err(EventError::unreadable("region", "is missing: an EventBridge event names its Region"));
+        }
+        Some(it) if it != region => {
+            return Err(EventError::WrongRegion { event_region: clip(it), region: region.to_owned() });
+        }
+        Some(_) => {}
+    }
+    let summary = EventSummary {
+        id: envelope.id.as_deref().map(clip),
+        name: clip(&envelope.detail_type),
+        time: envelope.time,
+        actor: None,
+        source: clip(&envelope.source),
+    };
+    match envelope.detail_type.as_str() {
+        "AWS API Call via CloudTrail" => read_api_call(&envelope.detail, summary),
+        "EC2 Instance State-change Notification" => read_state_change(&envelope.detail, summary),
+        "Scheduled Event" => {
+            let targets = Targets { violators: true, ..Targets::default() };
+            Ok(Request { event: summary, targets: Ok(targets) })
+        }
+        _ => {
+            let ignored =
+                Ignored::OtherEvent { detail_type: summary.name.clone(), name: format!("of {}", summary.source) };
+            Ok(Request { event: summary, targets: Err(ignored) })
+        }
+    }
+}
+
+/// A part of CloudTrail's JSON that is read by itself, later.
+type Raw<'a> = Option<&'a RawValue>;
+
+/// What of a CloudTrail record is read.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Detail<'a> {
+    #[serde(borrow)]
+    event_source: Raw<'a>,
+    #[serde(borrow)]
+    event_name: Raw<'a>,
+    #[serde(borrow)]
+    error_code: Raw<'a>,
+    #[serde(borrow)]
+    user_identity: Raw<'a>,
+    #[serde(borrow)]
+    request_parameters: Raw<'a>,
+    #[serde(borrow)]
+    response_elements: Raw<'a>,
+}
+
+fn read_api_call(detail: &RawValue, mut summary: EventSummary) -> Result<Request, EventError> {
+    let detail: Detail = strict(detail.get(), "detail")?;
+    let event_name = detail.event_name.and_then(text).ok_or_else(|| {
+        EventError::unreadable("detail.eventName", "is missing or no text: CloudTrail names the action here")
+    })?;
+    summary.actor = detail.user_identity.and_then(loose::<UserIdentity>).and_then(|identity| identity.actor());
+    summary.name.clone_from(&event_name);
+
+    let is_ec2 = detail.event_source.and_then(text).is_none_or(|source| source == "ec2.amazonaws.com");
+    let targets = match event_name.as_str() {
+        "RunInstances" | "ModifyInstanceMetadataOptions" if detail.changed_nothing() => {
+            Err(detail.why_nothing(event_name))
+        }
+        "RunInstances" if is_ec2 => Ok(launched(detail.response_elements)),
+        "ModifyInstanceMetadataOptions" if is_ec2 => Ok(modified(detail.request_parameters, detail.response_elements)),
+        _ => Err(Ignored::OtherEvent { detail_type: "AWS API Call via CloudTrail".to_owned(), name: event_name }),
+    };
+    if let Ok(targets) = &targets {
+        targets.ask_for_something("detail")?;
+    }
+    Ok(Request { event: summary, targets })
+}
+
+impl Detail<'_> {
+    /// `errorCode`, if it says anything at all.
+    fn error_code(&self) -> Option<String> {
+        self.error_code.and_then(text).filter(|code| !code.is_empty())
+    }
+
+    fn is_dry_run(&self) -> bool {
+        let requested = [self.request_parameters, nested_request(self.request_parameters)];
+        let requested = requested.into_iter().flatten().filter_map(loose::<CallParameters>);
+        requested.filter_map(|it| it.dry_run).any(is_true)
+            || self.error_code().is_some_and(|code| code.ends_with("DryRunOperation"))
+    }
+
+    fn changed_nothing(&self) -> bool {
+        self.error_code().is_some() || self.is_dry_run()
+    }
+
+    fn why_nothing(&self, event_name: String) -> Ignored {
+        match self.error_code() {
+            Some(error_code) if !self.is_dry_run() => Ignored::CallFailed { event_name, error_code },
+            Some(_) | None => Ignored::DryRun { event_name },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct UserIdentity<'a> {
+    #[serde(borrow)]
+    arn: Raw<'a>,
+    #[serde(borrow)]
+    invoked_by: Raw<'a>,
+    #[serde(borrow)]
+    principal_id: Raw<'a>,
+}
+
+impl UserIdentity<'_> {
+    fn actor(&self) -> Option<String> {
+        [self.arn, self.invoked_by, self.principal_id].into_iter().flatten().find_map(text)
+    }
+}
+
+/// The fields of a call's request or answer that matter, whichever case they are spelled in.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CallParameters<'a> {
+    #[serde(borrow, alias = "InstanceId")]
+    instance_id: Raw<'a>,
+    #[serde(borrow, alias = "DryRun")]
+    dry_run: Raw<'a>,
+}
+
+/// The instances that a `RunInstances` call answered with, and where it can't be sure that those
+/// are all, every violator of the Region as well.
+fn launched(response: Raw) -> Targets {
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase")]
+    struct Response<'a> {
+        #[serde(borrow)]
+        instances_set: Raw<'a>,
+        #[serde(borrow)]
+        omitted: Raw<'a>,
+    }
+    #[derive(Deserialize, Default)]
+    struct InstancesSet<'a> {
+        #[serde(borrow)]
+        items: Raw<'a>,
+        #[serde(borrow)]
+        omitted: Raw<'a>,
+    }
+    let response: Response = response.and_then(loose).unwrap_or_default();
+    let set: InstancesSet = response.instances_set.and_then(loose).unwrap_or_default();
+    let items = set.items.map(one_or_many).unwrap_or_default();
+
+    let mut targets = Targets { must_exist: true, ..Targets::default() };
+    let ids = items.iter().map(|item| loose::<CallParameters>(item).and_then(|item| item.instance_id));
+    targets.violators = items.is_empty() || [response.omitted, set.omitted].into_iter().flatten().any(is_true);
+    for id in ids {
+        match id {
+            Some(id) => targets.name(id),
+            None => targets.violators = true,
+        }
+    }
+    targets
+}
+
+/// The instance that a `ModifyInstanceMetadataOptions` call changed: nested and in `PascalCase`,
+/// as CloudTrail records it, or flat; in the request, or where that was omitted in the answer.
+fn modified(request: Raw, response: Raw) -> Targets {
+    let places = [nested_request(request), request, nested_response(response), response];
+    let places = places.into_iter().flatten();
+    let mut targets = Targets::default();
+    if let Some(id) = places.filter_map(loose::<CallParameters>).find_map(|it| it.instance_id) {
+        targets.name(id);
+    }
+    targets
+}
+
+fn nested_request(request: Raw) -> Raw {
+    #[derive(Deserialize)]
+    struct Request<'a> {
+        #[serde(borrow, rename = "ModifyInstanceMetadataOptionsRequest")]
+        nested: Raw<'a>,
+    }
+    request.and_then(loose::<Request>).and_then(|it| it.nested)
+}
+
+fn nested_response(response: Raw) -> Raw {
+    #[derive(Deserialize)]
+    struct Response<'a> {
+        #[serde(borrow, rename = "ModifyInstanceMetadataOptionsResponse")]
+        nested: Raw<'a>,
+    }
+    response.and_then(loose::<Response>).and_then(|it| it.nested)
+}
+
+fn read_state_change(detail: &RawValue, summary: EventSummary) -> Result<Request, EventError> {
+    #[derive(Deserialize)]
+    struct StateChange<'a> {
+        #[serde(rename = "instance-id", borrow)]
+        instance_id: Raw<'a>,
+        #[serde(borrow)]
+        state: Raw<'a>,
+    }
+    let detail: StateChange = strict(detail.get(), "detail")?;
+    let state = detail.state.and_then(text).ok_or_else(|| {
+        EventError::unreadable("detail.state", "is missing or no text: the instance's new state stands here")
+    })?;
+    if !matches!(state.as_str(), "pending" | "running") {
+        return Ok(Request { event: summary, targets: Err(Ignored::State { state }) });
+    }
+    let mut targets = Targets { must_exist: true, ..Targets::default() };
+    if let Some(id) = detail.instance_id {
+        targets.name(id);
+    }
+    targets.ask_for_something("detail.instance-id")?;
+    Ok(Request { event: summary, targets: Ok(targets) })
+}
+
+impl Targets {
+    fn name(&mut self, id: &RawValue) {
+        let id = text(id).unwrap_or_else(|| clip(id.get()));
+        match id.parse() {
+            Ok(id) => drop(self.named.insert(id)),
+            Err(malformed) => drop(self.malformed.insert(malformed)),
+        }
+    }
+
+    /// Refuses an event with not one instance to look at.
+    fn ask_for_something(&self, path: &str) -> Result<(), EventError> {
+        if self.violators || !self.named.is_empty() {
+            return Ok(());
+        }
+        let problem = self.malformed.first().map_or("it names no instance".to_owned(), ToString::to_string);
+        Err(EventError::unreadable(path, problem))
+    }
+}
+
+/// Reads JSON that must have the shape of `T`, and says where it has not.
+fn strict<'a, T: Deserialize<'a>>(json: &'a str, prefix: &str) -> Result<T, EventError> {
+    if !json.trim_start().starts_with('{') {
+        return Err(EventError::unreadable(if prefix.is_empty() { "." } else { prefix }, "a JSON object belongs here"));
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let unreadable = |path: String, error: &serde_json::Error| {
+        let path = match (prefix, path.as_str()) {
+            ("", _) => path,
+            (_, ".") => prefix.to_owned(),
+            _ => format!("{prefix}.{path}"),
+        };
+        EventError::unreadable(clip(&path), clip(&error.to_string()))
+    };
+    let value = serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|error| unreadable(error.path().to_string(), error.inner()))?;
+    deserializer.end().map_err(|error| unreadable(".".to_owned(), &error))?;
+    Ok(value)
+}
+
+/// Reads JSON that may have any shape: another than `T`'s is as good as absent.
+fn loose<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+fn text(raw: &RawValue) -> Option<String> {
+    loose::<String>(raw).map(|text| clip(&text))
+}
+
+/// `true`, however it is spelled: CloudTrail also writes it as text.
+fn is_true(raw: &RawValue) -> bool {
+    raw.get().trim_matches('"').eq_ignore_ascii_case("true")
+}
+
+/// The items of a list, or the single one that stands in its place.
+fn one_or_many(raw: &RawValue) -> Vec<&RawValue> {
+    loose(raw).unwrap_or_else(|| vec![raw])
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(TEXT_CHARS).collect()
+}

@@ -1,0 +1,40 @@
+//! Requires IMDSv2 session tokens on EC2 instances, within seconds of a launch or a downgrade.
+//!
+//! An AWS Lambda function hands each EventBridge event to [`enforce::Enforcer::handle`]: the event
+//! says which instances to look at, EC2 describes them, [`policy::decide`] decides about each, and
+//! where tokens are not required, they are required by the one call that can only ever tighten.
+//! The answer is a [`report::Report`].
+//!
+//! # Decisions
+//!
+//! | instance state | `http_endpoint` | `http_tokens` | exempt | decision |
+//! |---|---|---|---|---|
+//! | shutting-down, terminated | any | any | any | `Gone` |
+//! | any other | `disabled` | any | any | `EndpointDisabled` |
+//! | any other | anything else | `required` | any | `Compliant` |
+//! | any other | anything else | anything else | yes | `Exempt` |
+//! | any other | anything else | anything else | no | `RequireTokens` |
+//!
+//! # Layout
+//!
+//! | module | knows |
+//! |---|---|
+//! | [`instance`] | EC2's words for an instance: the ground floor |
+//! | [`event`] | what an invocation's JSON asks for; pure |
+//! | [`policy`] | the decision table; pure |
+//! | [`report`] | what was done, as data; pure |
+//! | [`config`] | what the environment variables mean; pure |
+//! | [`ec2`] | the port to EC2 and the SDK behind it: the only file that names the SDK for EC2 |
+//! | [`enforce`] | one invocation from event to report |
+//! | [`telemetry`] | the log |
+//!
+//! Arrows run one way: the binary, then `enforce`, then the others, then `instance`.
+
+pub mod config;
+pub mod ec2;
+pub mod enforce;
+pub mod event;
+pub mod instance;
+pub mod policy;
+pub mod report;
+pub mod telemetry;

@@ -1,0 +1,100 @@
+//! The decision: what one described instance is to have done to it.
+//!
+//! Pure. It sees the described state alone, never an event, so our own change coming back and a
+//! replayed event decide to do nothing. Where the state leaves a doubt, it acts.
+
+use crate::instance::{HttpEndpoint, HttpTokens, Instance, InstanceState};
+
+/// What is to be done about an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Terminated, or about to be: nothing is left to protect.
+    Gone,
+    /// The metadata service is closed: nothing to attack, never touched.
+    EndpointDisabled,
+    /// Tokens are required already.
+    Compliant,
+    /// Tokens are not required, and an exemption in force allows that.
+    Exempt,
+    /// Tokens are not required: require them.
+    RequireTokens,
+}
+
+/// Decides about `instance`; `exempt` says whether an exemption in force covers it.
+///
+/// Only the exact word `required` is compliant and only `disabled` is closed: an option that EC2
+/// left out, or a word that is not known, leads to [`Decision::RequireTokens`].
+#[must_use]
+pub fn decide(instance: &Instance, exempt: bool) -> Decision {
+    let options = &instance.metadata_options;
+    if matches!(instance.state, InstanceState::ShuttingDown | InstanceState::Terminated) {
+        Decision::Gone
+    } else if options.http_endpoint == Some(HttpEndpoint::Disabled) {
+        Decision::EndpointDisabled
+    } else if options.http_tokens == Some(HttpTokens::Required) {
+        Decision::Compliant
+    } else if exempt {
+        Decision::Exempt
+    } else {
+        Decision::RequireTokens
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::instance::MetadataOptions;
+
+    fn instance(state: &str, http_endpoint: Option<&str>, http_tokens: Option<&str>) -> Instance {
+        Instance {
+            id: "i-0123456789abcdef0".parse().unwrap(),
+            state: state.into(),
+            metadata_options: MetadataOptions {
+                http_endpoint: http_endpoint.map(Into::into),
+                http_tokens: http_tokens.map(Into::into),
+                ..MetadataOptions::default()
+            },
+            tags: BTreeMap::new(),
+            managed_by: None,
+        }
+    }
+
+    /// The decision table of the README, written out as the order of its rows.
+    fn table(state: &str, http_endpoint: Option<&str>, http_tokens: Option<&str>, exempt: bool) -> Decision {
+        match (state, http_endpoint, http_tokens, exempt) {
+            ("shutting-down" | "terminated", _, _, _) => Decision::Gone,
+            (_, Some("disabled"), _, _) => Decision::EndpointDisabled,
+            (_, _, Some("required"), _) => Decision::Compliant,
+            (_, _, _, true) => Decision::Exempt,
+            (_, _, _, false) => Decision::RequireTokens,
+        }
+    }
+
+    #[test]
+    fn every_combination_decides_as_the_table_says() {
+        let states = ["pending", "running", "stopping", "stopped", "shutting-down", "terminated", "hibernated"];
+        let endpoints = [None, Some("enabled"), Some("disabled"), Some("Disabled"), Some("")];
+        let tokens = [None, Some("required"), Some("optional"), Some("Required"), Some("")];
+        for state in states {
+            for endpoint in endpoints {
+                for token in tokens {
+                    for exempt in [false, true] {
+                        assert_eq!(
+                            decide(&instance(state, endpoint, token), exempt),
+                            table(state, endpoint, token, exempt),
+                            "{state} {endpoint:?} {token:?} exempt={exempt}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn doubt_means_act() {
+        assert_eq!(decide(&instance("running", None, None), false), Decision::RequireTokens);
+        assert_eq!(decide(&instance("moved", Some("DISABLED"), Some("yes")), false), Decision::RequireTokens);
+    }
+}

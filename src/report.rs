@@ -1,0 +1,313 @@
+//! What was done, and why not more: the answer of an invocation.
+//!
+//! Pure data, made once at the end of a run. Its field names are the contract with dashboards,
+//! log queries and tests.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::config::Mode;
+use crate::event::EventSummary;
+use crate::instance::MetadataOptions;
+
+/// The report of one invocation.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Whether the function may write.
+    pub mode: Mode,
+    /// The event, or the SQS batch as a whole.
+    pub event: EventSummary,
+    /// Why the event asked for nothing, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ignored: Option<String>,
+    /// The instances by outcome.
+    pub counts: Counts,
+    /// Every instance that was looked at.
+    pub instances: Vec<InstanceReport>,
+    /// What failed that was not one instance's: the look-up by filter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    /// Of an SQS batch, every message.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<MessageReport>,
+}
+
+/// One instance of a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InstanceReport {
+    /// Its id, or the text that stood in an id's place.
+    pub instance_id: String,
+    /// What became of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What became of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Tokens were not required, and EC2 answered that they are now.
+    Enforced {
+        /// As described.
+        before: MetadataOptions,
+        /// As EC2 answered.
+        after: MetadataOptions,
+    },
+    /// Observe mode: tokens are not required.
+    WouldEnforce {
+        /// As described.
+        before: MetadataOptions,
+    },
+    /// Tokens are required already.
+    Compliant {
+        /// As described.
+        before: MetadataOptions,
+    },
+    /// The metadata service is closed.
+    EndpointDisabled {
+        /// As described.
+        before: MetadataOptions,
+    },
+    /// Tokens are not required, and an exemption allows that.
+    Exempt {
+        /// As described.
+        before: MetadataOptions,
+    },
+    /// Terminated or about to be.
+    Gone {
+        /// As described.
+        before: MetadataOptions,
+    },
+    /// EC2 does not know it, and nothing says that it must.
+    NotFound,
+    /// Not looked at, or not enforced.
+    Failed {
+        /// As described, if it was.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        before: Option<MetadataOptions>,
+        /// Why.
+        error: Failure,
+    },
+}
+
+/// Why something failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Failure {
+    /// EC2's error code, or the SDK's name for what kept an answer from coming.
+    pub code: String,
+    /// What happened, and for a refusal what to grant or whom to ask.
+    pub message: String,
+    /// Whether trying again can help without anybody changing anything.
+    pub retryable: bool,
+}
+
+/// One message of an SQS batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MessageReport {
+    /// What `batchItemFailures` calls it.
+    pub message_id: String,
+    /// Its event, if it could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<EventSummary>,
+    /// Why its event asked for nothing, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ignored: Option<String>,
+    /// Why its event was refused, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Whether it goes back to the queue.
+    pub failed: bool,
+}
+
+/// How many instances came to which outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// All of them.
+    pub examined: usize,
+    /// [`Outcome::Enforced`].
+    pub enforced: usize,
+    /// [`Outcome::WouldEnforce`].
+    pub would_enforce: usize,
+    /// [`Outcome::Compliant`].
+    pub compliant: usize,
+    /// [`Outcome::EndpointDisabled`].
+    pub endpoint_disabled: usize,
+    /// [`Outcome::Exempt`].
+    pub exempt: usize,
+    /// [`Outcome::Gone`].
+    pub gone: usize,
+    /// [`Outcome::NotFound`].
+    pub not_found: usize,
+    /// [`Outcome::Failed`].
+    pub failed: usize,
+}
+
+impl Counts {
+    fn of(instances: &[InstanceReport]) -> Self {
+        let mut counts = Self { examined: instances.len(), ..Self::default() };
+        for instance in instances {
+            *match instance.outcome {
+                Outcome::Enforced { .. } => &mut counts.enforced,
+                Outcome::WouldEnforce { .. } => &mut counts.would_enforce,
+                Outcome::Compliant { .. } => &mut counts.compliant,
+                Outcome::EndpointDisabled { .. } => &mut counts.endpoint_disabled,
+                Outcome::Exempt { .. } => &mut counts.exempt,
+                Outcome::Gone { .. } => &mut counts.gone,
+                Outcome::NotFound => &mut counts.not_found,
+                Outcome::Failed { .. } => &mut counts.failed,
+            } += 1;
+        }
+        counts
+    }
+}
+
+impl InstanceReport {
+    /// Why it failed, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match &self.outcome {
+            Outcome::Failed { error, .. } => Some(error),
+            Outcome::Enforced { .. }
+            | Outcome::WouldEnforce { .. }
+            | Outcome::Compliant { .. }
+            | Outcome::EndpointDisabled { .. }
+            | Outcome::Exempt { .. }
+            | Outcome::Gone { .. }
+            | Outcome::NotFound => None,
+        }
+    }
+}
+
+impl Report {
+    /// The report on `event`, which asked for `instances` to be looked at.
+    pub fn new(mode: Mode, event: EventSummary, mut instances: Vec<InstanceReport>, error: Option<Failure>) -> Self {
+        instances.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
+        let counts = Counts::of(&instances);
+        Self { mode, event, ignored: None, counts, instances, error, messages: Vec::new() }
+    }
+
+    /// The report on an event that asked for nothing.
+    pub fn of_ignored(mode: Mode, event: EventSummary, reason: String) -> Self {
+        Self { ignored: Some(reason), ..Self::new(mode, event, Vec::new(), None) }
+    }
+
+    /// Whether every instance that was asked for was looked after.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.counts.failed == 0 && self.error.is_none()
+    }
+}
+
+/// Counts and names what failed: the message of a failed invocation.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mode, event, ignored, counts, instances, error, messages } = self;
+        write!(f, "{}: ", event.name)?;
+        if let Some(reason) = ignored {
+            return write!(f, "ignored: {reason}");
+        }
+        write!(f, "{counts} ({mode} mode)")?;
+        if !messages.is_empty() {
+            let failed = messages.iter().filter(|message| message.failed).count();
+            write!(f, ", {failed} of {} messages failed", messages.len())?;
+        }
+        for (failure, ids) in by_code(instances) {
+            write!(f, "; {failure} [{}]", ids.join(", "))?;
+        }
+        if let Some(error) = error {
+            write!(f, "; looking up the instances whose tokens are not required failed: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The failed instances by error code, each code with its first failure.
+fn by_code(instances: &[InstanceReport]) -> Vec<(&Failure, Vec<&str>)> {
+    let mut by_code: BTreeMap<&str, (&Failure, Vec<&str>)> = BTreeMap::new();
+    for instance in instances {
+        if let Some(failure) = instance.failure() {
+            let (_, ids) = by_code.entry(&failure.code).or_insert((failure, Vec::new()));
+            ids.push(&instance.instance_id);
+        }
+    }
+    by_code.into_values().collect()
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { examined, enforced, would_enforce, compliant, endpoint_disabled, exempt, gone, not_found, failed } =
+            self;
+        write!(f, "{failed} of {examined} instances failed")?;
+        for (count, outcome) in [
+            (enforced, "enforced"),
+            (would_enforce, "would be enforced"),
+            (compliant, "compliant"),
+            (endpoint_disabled, "with a disabled endpoint"),
+            (exempt, "exempt"),
+            (gone, "gone"),
+            (not_found, "not found"),
+        ] {
+            if *count > 0 {
+                write!(f, ", {count} {outcome}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(id: &str, code: &str) -> InstanceReport {
+        let error = Failure { code: code.to_owned(), message: "no".to_owned(), retryable: false };
+        InstanceReport { instance_id: id.to_owned(), outcome: Outcome::Failed { before: None, error } }
+    }
+
+    fn report(instances: Vec<InstanceReport>, error: Option<Failure>) -> Report {
+        let event = EventSummary { name: "RunInstances".to_owned(), ..EventSummary::default() };
+        Report::new(Mode::Enforce, event, instances, error)
+    }
+
+    #[test]
+    fn a_failure_is_counted_and_named_by_code() {
+        let report = report(
+            vec![
+                failed("i-00000003", "RequestLimitExceeded"),
+                failed("i-00000002", "UnauthorizedOperation"),
+                failed("i-00000001", "UnauthorizedOperation"),
+                InstanceReport { instance_id: "i-00000004".to_owned(), outcome: Outcome::NotFound },
+            ],
+            None,
+        );
+        assert!(!report.is_complete());
+        assert_eq!(
+            report.to_string(),
+            "RunInstances: 3 of 4 instances failed, 1 not found (enforce mode); \
+             RequestLimitExceeded: no [i-00000003]; UnauthorizedOperation: no [i-00000001, i-00000002]"
+        );
+    }
+
+    #[test]
+    fn a_failed_look_up_makes_the_report_incomplete() {
+        let error = Failure { code: "InternalError".to_owned(), message: "no".to_owned(), retryable: true };
+        let report = report(Vec::new(), Some(error));
+        assert!(!report.is_complete());
+        assert!(report.to_string().contains("InternalError: no"));
+    }
+
+    #[test]
+    fn an_outcome_is_one_flat_object() {
+        let json = serde_json::to_value(failed("i-00000001", "UnauthorizedOperation")).unwrap();
+        let expected = serde_json::json!({
+            "instance_id": "i-00000001",
+            "outcome": "failed",
+            "error": {"code": "UnauthorizedOperation", "message": "no", "retryable": false},
+        });
+        assert_eq!(json, expected);
+    }
+}
