@@ -84,10 +84,11 @@ impl Config {
         Ok(Self { mode: mode.unwrap_or_default(), log: log.unwrap_or_else(Self::default_log) })
     }
 
-    /// What is logged unless `IMDS_LOG` says otherwise, and before it is known.
+    /// What is logged unless `IMDS_LOG` says otherwise, and before it is known: `info`, without the
+    /// line in which the runtime repeats each error that this function has logged already.
     #[must_use]
     pub fn default_log() -> Targets {
-        Targets::new().with_default(tracing::Level::INFO)
+        Targets::new().with_default(LevelFilter::INFO).with_target("lambda_runtime::layers::panic", LevelFilter::OFF)
     }
 }
 
@@ -120,7 +121,7 @@ mod tests {
     fn nothing_set_means_enforce_and_info() {
         let config = Config::from_vars(|_| None).unwrap();
         assert_eq!(config.mode, Mode::Enforce);
-        assert_eq!(config.log.to_string(), "info");
+        assert_eq!(config.log.to_string(), "lambda_runtime::layers::panic=off,info");
     }
 
     #[test]

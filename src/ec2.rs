@@ -151,7 +151,7 @@ impl SdkEc2 {
         };
         let once = aws_sdk_ec2::config::Builder::new().retry_config(RetryConfig::disabled());
         let call = self.client.describe_instances().customize().mutate_request(name_no_action).config_override(once);
-        match tokio::time::timeout(WARM_UP, call.send()).await {
+        match tokio::time::timeout(WARM_UP, Box::pin(call.send())).await {
             Ok(Ok(_) | Err(SdkError::ServiceError(_) | SdkError::ResponseError(_))) => Ok(()),
             Ok(Err(error)) => Err(chain(&error)),
             Err(_) => Err(format!("no answer within {} ms", WARM_UP.as_millis())),
@@ -226,6 +226,7 @@ impl ClassifyRetry for NotYet {
     }
 }
 
+/// The SDK's futures are boxed: nested in one another they are too deep for the compiler to lay out.
 impl Ec2 for SdkEc2 {
     async fn describe_instances(&self, which: Which<'_>, next_token: Option<String>) -> Result<Page, Ec2Error> {
         let filters = match which {
@@ -236,7 +237,8 @@ impl Ec2 for SdkEc2 {
             ],
         };
         let call = self.client.describe_instances().set_filters(Some(filters)).max_results(INSTANCES_PER_PAGE);
-        let answer = call.set_next_token(next_token).send().await.map_err(|error| classify(&error, IAM_ACTIONS[0]))?;
+        let answer =
+            Box::pin(call.set_next_token(next_token).send()).await.map_err(|error| classify(&error, IAM_ACTIONS[0]))?;
 
         let next_token = answer.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
         let instances = answer.reservations().iter().flat_map(types::Reservation::instances);
@@ -248,7 +250,7 @@ impl Ec2 for SdkEc2 {
         let call = self.client.modify_instance_metadata_options().instance_id(id.as_str());
         let call = call.http_tokens(types::HttpTokensState::Required);
         let call = call.http_endpoint(types::InstanceMetadataEndpointState::Enabled);
-        let answer = call.send().await.map_err(|error| classify(&error, IAM_ACTIONS[1]))?;
+        let answer = Box::pin(call.send()).await.map_err(|error| classify(&error, IAM_ACTIONS[1]))?;
         Ok(answer.instance_metadata_options().map(metadata_options).unwrap_or_default())
     }
 }

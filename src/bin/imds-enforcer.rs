@@ -9,6 +9,7 @@ use imds_enforcer::ec2::{SdkEc2, sdk_config_loader};
 use imds_enforcer::enforce::{Answer, Enforcer, VISIBILITY_WAITS};
 use imds_enforcer::telemetry;
 use lambda_runtime::{Context, Diagnostic, LambdaEvent, service_fn};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -40,23 +41,38 @@ async fn run() -> Result<(), lambda_runtime::Error> {
     telemetry::log_start(&config, &region, ec2.warm_up().await);
 
     let enforcer = Enforcer { ec2, region, mode: config.mode, visibility_waits: VISIBILITY_WAITS.to_vec() };
-    // Boxed: the SDK's nested futures are too deep for the compiler to lay out in one.
-    lambda_runtime::run(service_fn(|event| Box::pin(handle(&enforcer, event)))).await
+    lambda_runtime::run(service_fn(|event| handle(&enforcer, event))).await
 }
 
-async fn handle(enforcer: &Enforcer<SdkEc2>, event: LambdaEvent<Box<RawValue>>) -> Result<Answer, Diagnostic> {
+/// The payload as it came, or nothing where it is no JSON: read by the library, so that one error
+/// type stands for every event that can't be read.
+struct Payload(Option<Box<RawValue>>);
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Box::deserialize(deserializer).ok()))
+    }
+}
+
+async fn handle(enforcer: &Enforcer<SdkEc2>, event: LambdaEvent<Payload>) -> Result<Answer, Diagnostic> {
     let end = Instant::now() + time_left(&event.context);
+    let json = event.payload.0.as_deref().map_or("", RawValue::get);
     enforcer
-        .handle(event.payload.get(), end)
+        .handle(json, end)
         .await
         .map_err(|error| Diagnostic { error_type: error.error_type().to_owned(), error_message: error.to_string() })
 }
 
-/// Until the invocation's deadline, which Lambda gives in milliseconds since 1970.
+/// How long an invocation may take when nobody says until when.
+const UNTOLD: Duration = Duration::from_secs(60);
+
+/// Until the invocation's deadline, which Lambda gives in milliseconds since 1970. Lambda ends a
+/// function whose deadline has passed, so a past one is an emulator's way to give none: `cargo
+/// lambda watch` says ten minutes past 1970.
 #[expect(clippy::disallowed_methods, reason = "the edge, where the clock enters")]
 fn time_left(context: &Context) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Duration::from_millis(context.deadline).saturating_sub(now)
+    Duration::from_millis(context.deadline).checked_sub(now).unwrap_or(UNTOLD)
 }
 
 /// A variable's value; what is not UTF-8 is kept with a replacement character, to be refused.

@@ -1,1 +1,13 @@
-fn main() {}
+//! The integration tests, one binary: linking the EC2 SDK once is enough.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+
+mod claims;
+mod fake;
+mod faults;
+mod handler;
+mod harness;
+mod process;
+mod property;
+mod samples;
+mod stand_in;

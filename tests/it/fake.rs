@@ -1,0 +1,49 @@
+//! EC2 in memory, behind the port: fast enough for thousands of cases of a property.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use imds_enforcer::ec2::{Ec2, Ec2Error, Page, Which};
+use imds_enforcer::instance::{HttpEndpoint, HttpTokens, Instance, InstanceId, InstanceState, MetadataOptions};
+
+/// Instances, and the ids of those that were written to, in order.
+#[derive(Debug, Default)]
+pub(crate) struct FakeEc2 {
+    pub(crate) instances: Mutex<BTreeMap<InstanceId, Instance>>,
+    pub(crate) writes: Mutex<Vec<InstanceId>>,
+    /// Instances whose modification is refused.
+    pub(crate) refused: Vec<InstanceId>,
+}
+
+/// Instances on a page: few, so that there are pages.
+const PAGE: usize = 3;
+
+impl Ec2 for FakeEc2 {
+    async fn describe_instances(&self, which: Which<'_>, next_token: Option<String>) -> Result<Page, Ec2Error> {
+        let instances = self.instances.lock().unwrap();
+        let matches = |instance: &&Instance| match which {
+            Which::Named(ids) => ids.contains(&instance.id),
+            Which::Violators => {
+                instance.metadata_options.http_tokens == Some(HttpTokens::Optional)
+                    && !matches!(instance.state, InstanceState::ShuttingDown | InstanceState::Terminated)
+            }
+        };
+        let from = next_token.map_or(0, |token| token.parse().unwrap());
+        let all: Vec<_> = instances.values().filter(matches).cloned().collect();
+        let page = all.iter().skip(from).take(PAGE).cloned().collect();
+        let next_token = (all.len() > from + PAGE).then(|| (from + PAGE).to_string());
+        Ok(Page { instances: page, next_token })
+    }
+
+    async fn require_tokens(&self, id: &InstanceId) -> Result<MetadataOptions, Ec2Error> {
+        self.writes.lock().unwrap().push(id.clone());
+        if self.refused.contains(id) {
+            return Err(Ec2Error::Refused { code: "UnauthorizedOperation".to_owned(), message: "no".to_owned() });
+        }
+        let mut instances = self.instances.lock().unwrap();
+        let options = &mut instances.get_mut(id).unwrap().metadata_options;
+        options.http_tokens = Some(HttpTokens::Required);
+        options.http_endpoint = Some(HttpEndpoint::Enabled);
+        Ok(options.clone())
+    }
+}

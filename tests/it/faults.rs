@@ -1,0 +1,208 @@
+//! The handler on a local EC2 that fails: each error class ends as the contract says.
+
+use std::time::Duration;
+
+use imds_enforcer::report::{Failure, Outcome};
+use local_ec2::fault::{Fault, Kind};
+use tokio::time::Instant;
+
+use crate::harness::*;
+
+fn fault(action: &str, instance_id: Option<&str>, times: Option<u32>, kind: Kind) -> Fault {
+    Fault { action: action.to_owned(), instance_id: instance_id.map(str::to_owned), times, after_effect: false, kind }
+}
+
+fn error(code: &str, status: u16) -> Kind {
+    Kind::Error { code: code.to_owned(), status }
+}
+
+/// Why the instance failed.
+fn failure(report: &imds_enforcer::report::Report, id: &str) -> Failure {
+    let instance = report.instances.iter().find(|it| it.instance_id == id).unwrap();
+    instance.failure().unwrap_or_else(|| panic!("{id} did not fail: {instance:?}")).clone()
+}
+
+#[tokio::test]
+async fn an_error_that_passes_is_retried_until_it_has_passed() {
+    for kind in [
+        error("RequestLimitExceeded", 503),
+        error("Throttling", 400),
+        error("InternalError", 500),
+        error("Unavailable", 503),
+        error("IncorrectInstanceState", 400),
+        Kind::DropConnection,
+    ] {
+        for action in [DESCRIBE, MODIFY] {
+            if action == DESCRIBE && kind == error("IncorrectInstanceState", 400) {
+                continue;
+            }
+            let ec2 = local_ec2(violators(1));
+            ec2.model().faults.add(fault(action, None, Some(2), kind.clone()));
+            let report = report(handle(&ec2, &run_instances([id(0)])).await);
+            assert_eq!(report.counts.enforced, 1, "{action} {kind:?}: {report}");
+            assert_eq!(count(&ec2, action), 3, "{action} {kind:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_does_not_pass_fails_as_retryable_and_names_the_instance() {
+    for code in ["RequestLimitExceeded", "InternalError", "IncorrectInstanceState"] {
+        let ec2 = local_ec2(violators(3));
+        ec2.model().faults.add(fault(
+            MODIFY,
+            Some(&id(1)),
+            None,
+            error(code, if code == "InternalError" { 500 } else { 400 }),
+        ));
+        let error = handle(&ec2, &run_instances((0..3).map(id))).await.unwrap_err();
+        assert_eq!(error.error_type(), "EnforcementIncomplete");
+        assert!(error.to_string().contains("1 of 3 instances failed"), "{error}");
+        assert!(error.to_string().contains(&id(1)) && error.to_string().contains(code), "{error}");
+        let report = report(Err(error));
+        assert_eq!(report.counts.enforced, 2, "{code}");
+        assert_eq!((failure(&report, &id(1)).code.as_str(), failure(&report, &id(1)).retryable), (code, true));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_retried_and_says_what_to_do() {
+    for (code, advice) in [
+        ("UnauthorizedOperation", "grant ec2:ModifyInstanceMetadataOptions"),
+        ("OperationNotPermitted", "managed by eks.amazonaws.com"),
+        ("UnsupportedOperation", "ask the service or team"),
+        ("InvalidParameterValue", "A fault was injected"),
+    ] {
+        let mut instances = violators(2);
+        instances[0].managed_by = Some("eks.amazonaws.com".to_owned());
+        let ec2 = local_ec2(instances);
+        ec2.model().faults.add(fault(MODIFY, Some(&id(0)), None, error(code, 403)));
+        let report = report(handle(&ec2, &run_instances((0..2).map(id))).await);
+        assert_eq!((report.counts.enforced, report.counts.failed), (1, 1), "{code}");
+        let failure = failure(&report, &id(0));
+        assert!(!failure.retryable && failure.code == code, "{failure}");
+        assert!(failure.message.contains(advice), "{failure}");
+        assert_eq!(writes_to(&ec2, &id(0)).len(), 1, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_denied_look_up_fails_every_instance_it_asked_for() {
+    let ec2 = local_ec2(violators(2));
+    ec2.model().deny(DESCRIBE, None);
+    let report = report(handle(&ec2, &run_instances((0..2).map(id))).await);
+    assert_eq!(report.counts.failed, 2);
+    assert!(failure(&report, &id(0)).message.contains("grant ec2:DescribeInstances"));
+}
+
+#[tokio::test]
+async fn a_denied_sweep_fails_and_says_why() {
+    let ec2 = local_ec2([]);
+    ec2.model().deny(DESCRIBE, None);
+    let error = handle(&ec2, &sample("ScheduledEvent/rule")).await.unwrap_err();
+    assert_eq!(error.error_type(), "EnforcementIncomplete");
+    assert!(error.to_string().contains("grant ec2:DescribeInstances"), "{error}");
+}
+
+#[tokio::test]
+async fn an_instance_unknown_after_a_launch_is_a_failure() {
+    for event in [run_instances([id(0), id(1)]), sqs([("m", running(&id(1)))])] {
+        let ec2 = local_ec2(violators(1));
+        drop(handle(&ec2, &event).await);
+        assert_eq!(count(&ec2, DESCRIBE), 5, "looked for once and after each wait");
+    }
+    let ec2 = local_ec2(violators(1));
+    let report = report(handle(&ec2, &run_instances([id(0), id(1)])).await);
+    assert_eq!(report.counts.enforced, 1);
+    let failure = failure(&report, &id(1));
+    assert_eq!((failure.code.as_str(), failure.retryable), ("InvalidInstanceID.NotFound", true));
+}
+
+#[tokio::test]
+async fn an_instance_unknown_after_a_modification_is_absent() {
+    let ec2 = local_ec2([]);
+    let report = report(handle(&ec2, &sample("ModifyInstanceMetadataOptions/unknown-to-ec2")).await);
+    assert_eq!((report.counts.not_found, report.counts.failed), (1, 0));
+}
+
+#[tokio::test]
+async fn an_instance_that_goes_between_look_up_and_write_is_told_apart() {
+    let ec2 = local_ec2(violators(1));
+    ec2.model().faults.add(fault(MODIFY, None, None, error("InvalidInstanceID.NotFound", 400)));
+    let swept = report(handle(&ec2, &sample("ScheduledEvent/rule")).await);
+    assert_eq!((swept.counts.not_found, swept.counts.failed), (1, 0));
+    let launched = report(handle(&ec2, &run_instances([id(0)])).await);
+    assert_eq!((launched.counts.not_found, launched.counts.failed), (0, 1));
+}
+
+#[tokio::test]
+async fn a_write_that_took_effect_before_the_connection_dropped_is_enforced() {
+    let ec2 = local_ec2(violators(1));
+    let dropped = Fault { after_effect: true, ..fault(MODIFY, None, Some(1), Kind::DropConnection) };
+    ec2.model().faults.add(dropped);
+    let report = report(handle(&ec2, &run_instances([id(0)])).await);
+    assert_eq!(report.counts.enforced, 1);
+    assert_eq!(ec2.model().instances[&id(0)].metadata_options.http_tokens, "required");
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_say_required_is_a_failure() {
+    let ec2 = local_ec2(violators(2));
+    let text = "<ModifyInstanceMetadataOptionsResponse/>".to_owned();
+    ec2.model().faults.add(fault(MODIFY, Some(&id(0)), None, Kind::Body { text }));
+    let report = report(handle(&ec2, &run_instances((0..2).map(id))).await);
+    assert_eq!((report.counts.enforced, report.counts.failed), (1, 1));
+    assert_eq!(failure(&report, &id(0)).code, "NotApplied");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_xml_is_a_failure() {
+    for action in [DESCRIBE, MODIFY] {
+        let ec2 = local_ec2(violators(1));
+        ec2.model().faults.add(fault(action, None, None, Kind::Body { text: "\u{0}<<garbage".to_owned() }));
+        let report = report(handle(&ec2, &run_instances([id(0)])).await);
+        assert_eq!(report.counts.failed, 1, "{action}: {report}");
+        assert!(failure(&report, &id(0)).retryable);
+    }
+}
+
+#[tokio::test]
+async fn near_its_deadline_it_answers_and_names_what_is_not_done() {
+    let ec2 = local_ec2(violators(20));
+    ec2.model().faults.add(fault(MODIFY, None, None, Kind::Delay { milliseconds: 700 }));
+    let begin = Instant::now();
+    let end = begin + Duration::from_secs(2);
+    let report = report(enforcer(&ec2).await.handle(&run_instances((0..20).map(id)), end).await);
+    assert!(Instant::now() < end, "answered in time");
+    assert!(report.counts.enforced >= 8 && report.counts.failed >= 4, "{report}");
+    assert_eq!(report.counts.enforced + report.counts.failed, 20);
+    for instance in &report.instances {
+        if let Outcome::Failed { error, .. } = &instance.outcome {
+            assert_eq!((error.code.as_str(), error.retryable), ("DeadlineExceeded", true));
+        }
+    }
+}
+
+#[tokio::test]
+async fn with_no_time_left_nothing_is_begun() {
+    let ec2 = local_ec2(violators(1));
+    let report = report(enforcer(&ec2).await.handle(&run_instances([id(0)]), Instant::now()).await);
+    assert_eq!(failure(&report, &id(0)).code, "DeadlineExceeded");
+    assert!(ec2.model().calls.is_empty());
+}
+
+#[tokio::test]
+async fn a_warm_up_takes_nothing_from_any_action() {
+    let ec2 = local_ec2([]);
+    enforcer(&ec2).await.ec2.warm_up().await.unwrap();
+    assert_eq!(ec2.model().counts().into_iter().collect::<Vec<_>>(), [("none".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn a_warm_up_without_an_answer_says_why() {
+    let ec2 = local_ec2([]);
+    let enforcer = enforcer(&ec2).await;
+    drop(ec2);
+    let error = enforcer.ec2.warm_up().await.unwrap_err();
+    assert!(error.contains("Connection refused"), "{error}");
+}

@@ -1,0 +1,235 @@
+//! The handler, with the real SDK, on a local EC2 that has nothing to hide.
+
+use std::time::Duration;
+
+use imds_enforcer::config::Mode;
+use imds_enforcer::enforce::Answer;
+use local_ec2::model::{Instance, MetadataOptions};
+
+use crate::harness::*;
+
+#[tokio::test]
+async fn three_violators_cost_one_describe_and_three_modifies() {
+    let ec2 = local_ec2(violators(3));
+    let report = report(handle(&ec2, &run_instances((0..3).map(id))).await);
+    assert_eq!((report.counts.examined, report.counts.enforced), (3, 3));
+    assert_eq!((count(&ec2, DESCRIBE), count(&ec2, MODIFY)), (1, 3));
+    assert!(ec2.model().instances.values().all(|it| it.metadata_options.http_tokens == "required"));
+}
+
+#[tokio::test]
+async fn of_a_thousand_instances_the_ten_violators_are_written_to() {
+    let mut instances = violators(1000);
+    for (n, instance) in instances.iter_mut().enumerate().filter(|(n, _)| n % 100 != 0) {
+        *instance = compliant(&id(n));
+    }
+    let ec2 = local_ec2(instances);
+    let end = in_a_minute();
+    let answer = enforcer(&ec2).await.handle(&run_instances((0..1000).map(id)), end).await;
+    let report = report(answer);
+    assert_eq!((report.counts.examined, report.counts.enforced, report.counts.compliant), (1000, 10, 990));
+    assert!(count(&ec2, DESCRIBE) <= 5, "{:?}", ec2.model().counts());
+    assert_eq!(count(&ec2, MODIFY), 10);
+    assert!(ec2.model().calls.iter().all(|call| call.error.is_none()), "not one call was throttled");
+}
+
+#[tokio::test]
+async fn every_option_of_the_owner_stays_as_it_was() {
+    let mut instances = Vec::new();
+    for hop_limit in [1, 2, 3, 64] {
+        for http_protocol_ipv6 in ["enabled", "disabled"] {
+            for instance_metadata_tags in ["enabled", "disabled"] {
+                for http_tokens in ["optional", "required"] {
+                    let metadata_options = MetadataOptions {
+                        http_tokens: http_tokens.to_owned(),
+                        http_put_response_hop_limit: hop_limit,
+                        http_protocol_ipv6: http_protocol_ipv6.to_owned(),
+                        instance_metadata_tags: instance_metadata_tags.to_owned(),
+                        ..MetadataOptions::default()
+                    };
+                    let mut instance = Instance::new(&id(instances.len()));
+                    instance.metadata_options = metadata_options;
+                    instances.push(instance);
+                }
+            }
+        }
+    }
+    let ec2 = local_ec2(instances.clone());
+    let report = report(handle(&ec2, &run_instances((0..instances.len()).map(id))).await);
+    assert_eq!(report.counts.failed, 0);
+    for before in instances {
+        let after = ec2.model().instances[&before.instance_id].metadata_options.clone();
+        let expected = MetadataOptions {
+            http_tokens: "required".to_owned(),
+            state: after.state.clone(),
+            ..before.metadata_options
+        };
+        assert_eq!(after, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_write_names_tokens_and_endpoint_and_nothing_else() {
+    let ec2 = local_ec2(violators(1));
+    drop(handle(&ec2, &run_instances([id(0)])).await);
+    let [write] = &writes_to(&ec2, &id(0))[..] else { panic!("one write") };
+    let names: Vec<_> = write.parameters.names().collect();
+    assert_eq!(names, ["Action", "HttpEndpoint", "HttpTokens", "InstanceId", "Version"]);
+    assert_eq!(write.parameters.get("HttpTokens"), Some("required"));
+    assert_eq!(write.parameters.get("HttpEndpoint"), Some("enabled"));
+}
+
+#[tokio::test]
+async fn an_instance_whose_endpoint_is_disabled_is_never_written_to() {
+    let mut instance = Instance::new(&id(0));
+    "disabled".clone_into(&mut instance.metadata_options.http_endpoint);
+    let ec2 = local_ec2([instance]);
+    for event in [run_instances([id(0)]), running(&id(0)), sample("ScheduledEvent/rule")] {
+        let report = report(handle(&ec2, &event).await);
+        assert_eq!(report.counts.endpoint_disabled, 1);
+    }
+    assert_eq!(count(&ec2, MODIFY), 0);
+}
+
+#[tokio::test]
+async fn a_second_run_writes_nothing() {
+    let ec2 = local_ec2(violators(2));
+    let event = run_instances((0..2).map(id));
+    assert_eq!(report(handle(&ec2, &event).await).counts.enforced, 2);
+    assert_eq!(report(handle(&ec2, &event).await).counts.compliant, 2);
+    assert_eq!(count(&ec2, MODIFY), 2);
+}
+
+#[tokio::test]
+async fn an_id_named_twice_is_looked_at_once() {
+    let ec2 = local_ec2(violators(1));
+    let report = report(handle(&ec2, &run_instances([id(0), id(0)])).await);
+    assert_eq!(report.counts.examined, 1);
+    assert_eq!(count(&ec2, MODIFY), 1);
+}
+
+#[tokio::test]
+async fn a_launch_without_ids_finds_the_violators_by_filter() {
+    let mut instances = violators(12);
+    instances[3] = compliant(&id(3));
+    "terminated".clone_into(&mut instances[4].state);
+    let ec2 = local_ec2(instances);
+    let report = report(handle(&ec2, &sample("RunInstances/omitted")).await);
+    assert_eq!((report.counts.examined, report.counts.enforced), (10, 10));
+    assert_eq!(count(&ec2, DESCRIBE), 1);
+}
+
+#[tokio::test]
+async fn the_sweep_reads_every_page() {
+    let ec2 = local_ec2(violators(2100));
+    ec2.model().buckets.unlimited = true;
+    let mut enforcer = enforcer(&ec2).await;
+    enforcer.mode = Mode::Observe;
+    let report = report(enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await);
+    assert_eq!(report.counts.would_enforce, 2100);
+    assert_eq!(count(&ec2, DESCRIBE), 3);
+}
+
+#[tokio::test]
+async fn observe_mode_reports_what_enforce_mode_would_write_and_writes_nothing() {
+    let ec2 = local_ec2(violators(3).into_iter().chain([compliant(&id(3))]));
+    let mut enforcer = enforcer(&ec2).await;
+    enforcer.mode = Mode::Observe;
+    let report = report(enforcer.handle(&run_instances((0..4).map(id)), in_a_minute()).await);
+    assert_eq!((report.counts.would_enforce, report.counts.compliant), (3, 1));
+    assert_eq!(count(&ec2, MODIFY), 0);
+}
+
+#[tokio::test]
+async fn an_ignored_or_refused_event_costs_no_call() {
+    let ec2 = local_ec2([]);
+    for name in ["RunInstances/failed", "RunInstances/dry-run", "StateChange/terminated", "Other/object-created"] {
+        assert!(report(handle(&ec2, &sample(name)).await).ignored.is_some(), "{name}");
+    }
+    for (name, error_type) in [
+        ("Other/another-region", "WrongRegion"),
+        ("Other/no-event", "UnreadableEvent"),
+        ("Other/no-object", "UnreadableEvent"),
+    ] {
+        assert_eq!(handle(&ec2, &sample(name)).await.unwrap_err().error_type(), error_type, "{name}");
+    }
+    assert!(ec2.model().calls.is_empty());
+}
+
+#[tokio::test]
+async fn a_new_instance_is_waited_for() {
+    let mut instance = Instance::new(&id(0));
+    instance.invisible_for_calls = 2;
+    let ec2 = local_ec2([instance]);
+    assert_eq!(report(handle(&ec2, &run_instances([id(0)])).await).counts.enforced, 1);
+    assert_eq!(count(&ec2, DESCRIBE), 3);
+}
+
+#[tokio::test]
+async fn while_one_instance_is_waited_for_another_is_enforced() {
+    let mut instances = violators(2);
+    instances[1].invisible_for_calls = 1;
+    let ec2 = local_ec2(instances);
+    let mut enforcer = enforcer(&ec2).await;
+    enforcer.visibility_waits = vec![Duration::from_millis(500)];
+    let event = run_instances((0..2).map(id));
+    let (answer, enforced_meanwhile) = tokio::join!(enforcer.handle(&event, in_a_minute()), async {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        count(&ec2, MODIFY)
+    });
+    assert_eq!(enforced_meanwhile, 1);
+    assert_eq!(report(answer).counts.enforced, 2);
+}
+
+#[tokio::test]
+async fn an_instance_that_is_not_ready_yet_is_tried_again() {
+    let mut instance = Instance::new(&id(0));
+    instance.not_ready_for_calls = 2;
+    let ec2 = local_ec2([instance]);
+    assert_eq!(report(handle(&ec2, &run_instances([id(0)])).await).counts.enforced, 1);
+    assert_eq!(count(&ec2, MODIFY), 3);
+}
+
+#[tokio::test]
+async fn a_batch_is_looked_up_together_and_each_instance_once() {
+    let ec2 = local_ec2(violators(3));
+    let event = sqs([
+        ("a", running(&id(0))),
+        ("b", running(&id(1))),
+        ("c", running(&id(0))),
+        ("d", run_instances((0..3).map(id))),
+    ]);
+    let Ok(Answer::Batch(response)) = handle(&ec2, &event).await else { panic!("a batch is answered") };
+    assert!(response.batch_item_failures.is_empty());
+    assert_eq!((count(&ec2, DESCRIBE), count(&ec2, MODIFY)), (1, 3));
+}
+
+#[tokio::test]
+async fn of_a_batch_the_messages_that_failed_are_named_and_no_others() {
+    let ec2 = local_ec2(violators(2));
+    ec2.model().deny(MODIFY, Some(&id(1)));
+    let event = sqs([
+        ("good", running(&id(0))),
+        ("denied", running(&id(1))),
+        ("unknown", running(&id(7))),
+        ("unreadable", "{".to_owned()),
+        ("elsewhere", sample("Other/another-region")),
+        ("both", run_instances([id(0), id(1)])),
+        ("malformed", run_instances([id(0), "i-nonsense".to_owned()])),
+        ("ignored", sample("RunInstances/failed")),
+    ]);
+    let Ok(Answer::Batch(response)) = handle(&ec2, &event).await else { panic!("a batch is answered") };
+    let failed: Vec<_> = response.batch_item_failures.iter().map(|it| it.item_identifier.as_str()).collect();
+    assert_eq!(failed, ["denied", "unknown", "unreadable", "elsewhere", "both", "malformed"]);
+}
+
+#[tokio::test]
+async fn a_batch_with_a_message_that_could_not_be_named_fails_as_a_whole() {
+    let ec2 = local_ec2([]);
+    for records in [r#"[{"eventSource":"aws:sqs","body":"{}"}]"#, r#"[{"eventSource":"aws:s3","messageId":"a"}]"#, "7"]
+    {
+        let error = handle(&ec2, &format!(r#"{{"Records":{records}}}"#)).await.unwrap_err();
+        assert_eq!(error.error_type(), "UnreadableEvent");
+        assert!(error.to_string().contains("Records"), "{error}");
+    }
+}

@@ -1,0 +1,134 @@
+//! What several modules of tests need: the handler on a local EC2, samples, and short waits.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_sdk_ec2::config::{Credentials, Region};
+use imds_enforcer::config::Mode;
+use imds_enforcer::ec2::{SdkEc2, sdk_config_loader};
+use imds_enforcer::enforce::{Answer, Enforcer, InvocationError};
+use imds_enforcer::report::Report;
+use local_ec2::LocalEc2;
+use local_ec2::model::{Call, Instance, Model};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+/// The Region of all samples but one.
+pub(crate) const REGION: &str = "us-east-1";
+
+/// The repository.
+pub(crate) fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file of the repository, as text.
+pub(crate) fn text(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// `events/<name>.json`.
+pub(crate) fn sample(name: &str) -> String {
+    text(format!("events/{name}.json"))
+}
+
+/// A local EC2 with these instances, where options are applied at once.
+pub(crate) fn local_ec2(instances: impl IntoIterator<Item = Instance>) -> LocalEc2 {
+    let mut model = Model::with_transition(Duration::ZERO);
+    instances.into_iter().for_each(|instance| model.put(instance));
+    LocalEc2::start(0, model).unwrap()
+}
+
+/// The instances that the samples name.
+pub(crate) fn fleet() -> Vec<Instance> {
+    serde_json::from_str(&text("tests/fleet.json")).unwrap()
+}
+
+/// The function on a local EC2, in enforce mode, waiting little for instances to become visible.
+pub(crate) async fn enforcer(ec2: &LocalEc2) -> Enforcer<SdkEc2> {
+    let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", "not-a-secret", None, None, "tests");
+    let config = sdk_config_loader().region(Region::new(REGION)).credentials_provider(credentials);
+    let config = config.endpoint_url(ec2.endpoint()).load().await;
+    Enforcer {
+        ec2: SdkEc2::new(&config),
+        region: REGION.to_owned(),
+        mode: Mode::Enforce,
+        visibility_waits: vec![Duration::from_millis(20); 4],
+    }
+}
+
+/// Handles an event with a minute left.
+pub(crate) async fn handle(ec2: &LocalEc2, event: &str) -> Result<Answer, InvocationError> {
+    enforcer(ec2).await.handle(event, in_a_minute()).await
+}
+
+pub(crate) fn in_a_minute() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+/// The report of an invocation, whether it succeeded or not.
+pub(crate) fn report(result: Result<Answer, InvocationError>) -> Report {
+    match result {
+        Ok(Answer::Report(report)) | Err(InvocationError::Incomplete(report)) => *report,
+        other => panic!("no report: {other:?}"),
+    }
+}
+
+/// The outcome of each instance of a report, by id.
+pub(crate) fn outcomes(report: &Report) -> Vec<(String, String)> {
+    let json = serde_json::to_value(report).unwrap();
+    let word = |value: &Value| value.as_str().unwrap().to_owned();
+    json["instances"].as_array().unwrap().iter().map(|it| (word(&it["instance_id"]), word(&it["outcome"]))).collect()
+}
+
+/// How often a local EC2 was asked for an action.
+pub(crate) fn count(ec2: &LocalEc2, action: &str) -> usize {
+    ec2.model().counts().get(action).copied().unwrap_or_default()
+}
+
+pub(crate) const MODIFY: &str = "ModifyInstanceMetadataOptions";
+pub(crate) const DESCRIBE: &str = "DescribeInstances";
+
+/// The calls of `ModifyInstanceMetadataOptions` on one instance.
+pub(crate) fn writes_to(ec2: &LocalEc2, id: &str) -> Vec<Call> {
+    let is_write = |call: &&Call| call.action == MODIFY && call.parameters.get("InstanceId") == Some(id);
+    ec2.model().calls.iter().filter(is_write).cloned().collect()
+}
+
+/// The `n`th id of a series of ids.
+pub(crate) fn id(n: usize) -> String {
+    format!("i-0{n:016x}")
+}
+
+/// As many running instances with EC2's default options, tokens optional.
+pub(crate) fn violators(count: usize) -> Vec<Instance> {
+    (0..count).map(|n| Instance::new(&id(n))).collect()
+}
+
+/// A running instance whose tokens are required.
+pub(crate) fn compliant(id: &str) -> Instance {
+    let mut instance = Instance::new(id);
+    "required".clone_into(&mut instance.metadata_options.http_tokens);
+    instance
+}
+
+/// A `RunInstances` event as EventBridge delivers it, of these ids.
+pub(crate) fn run_instances(ids: impl IntoIterator<Item = String>) -> String {
+    let mut event: Value = serde_json::from_str(&sample("RunInstances/one")).unwrap();
+    let items: Vec<_> = ids.into_iter().map(|id| json!({"instanceId": id})).collect();
+    event["detail"]["responseElements"]["instancesSet"]["items"] = Value::Array(items);
+    event.to_string()
+}
+
+/// A state-change event to `running`.
+pub(crate) fn running(id: &str) -> String {
+    let mut event: Value = serde_json::from_str(&sample("StateChange/running")).unwrap();
+    event["detail"]["instance-id"] = id.into();
+    event.to_string()
+}
+
+/// An SQS event of these messages, each a message id and a body.
+pub(crate) fn sqs<'a>(messages: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    let record = |(id, body)| json!({"messageId": id, "body": body, "eventSource": "aws:sqs"});
+    json!({"Records": messages.into_iter().map(record).collect::<Vec<_>>()}).to_string()
+}

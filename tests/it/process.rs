@@ -1,0 +1,243 @@
+//! The real binary as a process: under AWS's own Runtime API, the Runtime Interface Emulator.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use local_ec2::LocalEc2;
+use local_ec2::fault::{Fault, Kind};
+use serde_json::Value;
+
+use crate::harness::*;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_imds-enforcer");
+
+/// The function under the Runtime Interface Emulator. It ends when dropped.
+struct Function {
+    emulator: Child,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Function {
+    /// Starts the function with EC2 at `endpoint`.
+    fn start(name: &str, endpoint: &str, variables: &[(&str, &str)]) -> Self {
+        let (port, runtime_api) = (free_port(), free_port());
+        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
+        let output = File::create(&log).unwrap();
+        let emulator = Command::new(emulator())
+            .args(["--runtime-interface-emulator-address", &format!("127.0.0.1:{port}")])
+            .args(["--runtime-api-address", &format!("127.0.0.1:{runtime_api}"), BINARY])
+            .envs([("AWS_REGION", REGION), ("AWS_ENDPOINT_URL_EC2", endpoint)])
+            .envs([("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "not-a-secret")])
+            .envs([
+                ("AWS_CONFIG_FILE", "/dev/null"),
+                ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+                ("NO_PROXY", "127.0.0.1"),
+            ])
+            .envs(variables.iter().copied())
+            .env_remove("AWS_PROFILE")
+            .stderr(output.try_clone().unwrap())
+            .stdout(output)
+            .spawn()
+            .unwrap();
+        let function = Self { emulator, port, log };
+        let begin = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(30), "the emulator listens: {}", function.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        function
+    }
+
+    /// Invokes the function, and answers its answer or its error.
+    fn invoke(&self, payload: &str) -> Value {
+        let url = format!("http://127.0.0.1:{}/2015-03-31/functions/function/invocations", self.port);
+        let mut response = ureq::post(url).send(payload).unwrap();
+        let body = response.body_mut().read_to_string().unwrap();
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}\n{}", self.log()))
+    }
+
+    /// What emulator and function have written so far.
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The lines of the log that are the function's.
+    fn lines(&self) -> Vec<Value> {
+        self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        drop(self.emulator.kill());
+        drop(self.emulator.wait());
+    }
+}
+
+/// The emulator, as aws-sam-cli brings it.
+fn emulator() -> PathBuf {
+    let libraries = root().join(".venv/lib");
+    let python = std::fs::read_dir(&libraries)
+        .unwrap_or_else(|_| panic!("{} is missing: `make test` sets it up", libraries.display()));
+    let folder = python.map(|it| it.unwrap().path()).next().unwrap().join("site-packages/samcli/local/rapid");
+    folder.join(if cfg!(target_arch = "aarch64") { "aws-lambda-rie-arm64" } else { "aws-lambda-rie-x86_64" })
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Runs the binary without a Runtime API that answers, until it ends.
+fn run_binary(variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.env_clear().envs(variables.iter().copied()).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+#[test]
+fn it_enforces_and_reports_and_a_second_run_writes_nothing() {
+    let ec2 = local_ec2(fleet());
+    let function = Function::start("enforces", &ec2.endpoint(), &[]);
+    let first = function.invoke(&sample("RunInstances/three"));
+    assert_eq!(first["counts"]["enforced"], 3, "{first}");
+    let second = function.invoke(&sample("RunInstances/three"));
+    assert_eq!((&second["counts"]["enforced"], &second["counts"]["compliant"]), (&0.into(), &3.into()), "{second}");
+    assert_eq!((count(&ec2, DESCRIBE), count(&ec2, MODIFY), count(&ec2, "none")), (2, 3, 1));
+}
+
+#[test]
+fn its_log_has_one_line_per_boundary_and_no_event_body() {
+    let ec2 = local_ec2(fleet());
+    let function = Function::start("log", &ec2.endpoint(), &[]);
+    function.invoke(&sample("RunInstances/one"));
+    function.invoke(&sample("RunInstances/one-malformed-id"));
+    function.invoke(&sample("Other/no-event"));
+    let messages: Vec<_> = function.lines().iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(
+        messages,
+        ["ready", "tokens required", "done", "tokens required", "incomplete", "event refused"],
+        "{}",
+        function.log()
+    );
+
+    let lines = function.lines();
+    assert_eq!(lines[1]["instance_id"], "i-0a100000000000001");
+    assert_eq!(lines[2]["enforced"], 1);
+    assert!(lines[2]["span"]["requestId"].is_string());
+    assert_eq!((&lines[4]["level"], &lines[4]["failed"]), (&"ERROR".into(), &1.into()));
+    let report: Value = serde_json::from_str(lines[4]["report"].as_str().unwrap()).unwrap();
+    assert_eq!(report["counts"]["failed"], 1);
+    for of_the_body in ["userAgent", "vpc-0abcdef1234567890", "greeting"] {
+        assert!(!function.log().contains(of_the_body), "{of_the_body} is in the log");
+    }
+}
+
+#[test]
+fn a_failure_has_its_error_type() {
+    let ec2 = local_ec2(fleet());
+    let function = Function::start("error-types", &ec2.endpoint(), &[]);
+    for (payload, error_type) in [
+        (sample("RunInstances/one-malformed-id"), "EnforcementIncomplete"),
+        (sample("Other/no-event"), "UnreadableEvent"),
+        (sample("Other/another-region"), "WrongRegion"),
+        ("this is no JSON".to_owned(), "UnreadableEvent"),
+        ("[".repeat(10_000), "UnreadableEvent"),
+        (format!("{}{}", r#"{"a":"#.repeat(10_000), "}".repeat(10_000)), "UnreadableEvent"),
+    ] {
+        let answer = function.invoke(&payload);
+        assert_eq!(answer["errorType"], error_type, "{answer}");
+        assert!(answer["errorMessage"].as_str().is_some_and(|message| !message.is_empty()));
+    }
+    assert_eq!(function.invoke(&sample("RunInstances/one"))["counts"]["enforced"], 1, "healthy afterwards");
+}
+
+#[test]
+fn a_batch_is_answered_with_its_failures() {
+    let ec2 = local_ec2(fleet());
+    let function = Function::start("batch", &ec2.endpoint(), &[]);
+    assert_eq!(function.invoke(&sample("SqsBatch/state-changes")), serde_json::json!({"batchItemFailures": []}));
+    let answer = function.invoke(&sample("SqsBatch/one-unreadable-one-unknown"));
+    assert_eq!(answer["batchItemFailures"].as_array().map(Vec::len), Some(2), "{answer}");
+}
+
+#[test]
+fn observe_mode_writes_nothing() {
+    let ec2 = local_ec2(fleet());
+    let function = Function::start("observe", &ec2.endpoint(), &[("IMDS_MODE", "observe")]);
+    let answer = function.invoke(&sample("RunInstances/three"));
+    assert_eq!((&answer["mode"], &answer["counts"]["would_enforce"]), (&"observe".into(), &3.into()));
+    assert_eq!(count(&ec2, MODIFY), 0);
+}
+
+#[test]
+fn a_failed_warm_up_is_logged_and_harmless() {
+    let ec2 = local_ec2(fleet());
+    ec2.model().faults.add(Fault {
+        action: "none".to_owned(),
+        instance_id: None,
+        times: None,
+        after_effect: false,
+        kind: Kind::DropConnection,
+    });
+    let function = Function::start("warm-up", &ec2.endpoint(), &[]);
+    assert_eq!(function.invoke(&sample("RunInstances/one"))["counts"]["enforced"], 1);
+    let ready = &function.lines()[0];
+    assert_eq!(ready["level"], "WARN");
+    assert!(ready["error"].as_str().is_some_and(|error| error.contains(": ")), "the whole chain: {ready}");
+}
+
+#[test]
+fn near_its_time_out_it_answers_in_time() {
+    let ec2 = local_ec2(violators(30));
+    let late = Kind::Delay { milliseconds: 1500 };
+    ec2.model().faults.add(Fault {
+        action: MODIFY.to_owned(),
+        instance_id: None,
+        times: None,
+        after_effect: false,
+        kind: late,
+    });
+    let function = Function::start("deadline", &ec2.endpoint(), &[("AWS_LAMBDA_FUNCTION_TIMEOUT", "4")]);
+    let answer = function.invoke(&run_instances((0..30).map(id)));
+    assert_eq!(answer["errorType"], "EnforcementIncomplete", "{answer}");
+    assert!(answer["errorMessage"].as_str().unwrap().contains("DeadlineExceeded"), "{answer}");
+    ec2.model().faults.clear();
+    assert_eq!(function.invoke(&run_instances((0..30).map(id)))["counts"]["failed"], 0);
+    assert!((0..30).all(|n| ec2.model().instances[&id(n)].metadata_options.http_tokens == "required"));
+}
+
+#[test]
+fn bad_configuration_keeps_it_from_starting() {
+    let api = ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9");
+    for (variable, value, allowed) in [
+        ("IMDS_MODE", "loud", "enforce, observe"),
+        ("IMDS_LOG", "loud", "error, warn, info"),
+        ("IMDS_EXEMPTION_TAG", "imds", "does not support"),
+    ] {
+        let output = run_binary(&[api, ("AWS_REGION", REGION), (variable, value)]);
+        assert!(!output.status.success());
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert!([variable, value, allowed].iter().all(|part| told.contains(part)), "{told}");
+    }
+    let without_api = run_binary(&[("AWS_REGION", REGION)]);
+    assert!(
+        !without_api.status.success() && String::from_utf8(without_api.stdout).unwrap().contains("cargo lambda watch")
+    );
+    let without_region = run_binary(&[api]);
+    assert!(
+        !without_region.status.success() && String::from_utf8(without_region.stdout).unwrap().contains("AWS_REGION")
+    );
+}
+
+#[test]
+fn a_local_ec2_as_a_process_says_that_it_is_a_stand_in() {
+    let ec2 = LocalEc2::start(0, local_ec2::model::Model::default()).unwrap();
+    let counts =
+        ureq::get(format!("{}/_local/counts", ec2.endpoint())).call().unwrap().body_mut().read_to_string().unwrap();
+    assert_eq!(counts, "{}");
+    assert!(text("tests/local-ec2/src/main.rs").contains("It is NOT EC2"));
+}

@@ -1,0 +1,39 @@
+//! Keeps the local EC2 honest: boto3, AWS's own client for Python, drives it and reads its answers.
+
+use std::process::Command;
+use std::time::Duration;
+
+use local_ec2::LocalEc2;
+use local_ec2::model::Model;
+
+use crate::harness::*;
+
+/// The Python that `make test` sets up, with the packages of `tests/requirements.txt`.
+pub(crate) fn python() -> std::path::PathBuf {
+    let python = root().join(".venv/bin/python");
+    assert!(python.exists(), "{} is missing: `make test` sets it up", python.display());
+    python
+}
+
+#[test]
+fn boto3_drives_it_without_complaint() {
+    let ec2 = LocalEc2::start(0, Model::with_transition(Duration::from_millis(200))).unwrap();
+    let output = Command::new(python()).arg(root().join("tests/it/stand_in.py")).arg(ec2.endpoint()).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(told.ends_with("boto3 agrees\n"), "{told}");
+}
+
+#[test]
+fn an_unlimited_account_is_never_throttled_and_any_other_is() {
+    let ec2 = local_ec2(violators(1));
+    let describe = |ec2: &LocalEc2| {
+        let parameters = local_ec2::query::Parameters::parse(b"Action=DescribeInstances&MaxResults=5");
+        ec2.model().call(DESCRIBE, &parameters, std::time::Instant::now())
+    };
+    let refused = (0..150).filter_map(|_| describe(&ec2).err()).collect::<Vec<_>>();
+    assert!((30..=50).contains(&refused.len()), "{}", refused.len());
+    assert!(refused.iter().all(|error| error.code == "RequestLimitExceeded"));
+    ec2.model().buckets.unlimited = true;
+    assert!((0..150).all(|_| describe(&ec2).is_ok()));
+}
