@@ -212,7 +212,7 @@ impl<E: Ec2> Enforcer<E> {
     async fn look_after(&self, work: &Work, deadline: Deadline) -> Done {
         let (findings, found) = mpsc::channel(IDS_PER_DESCRIBE);
         let look_up = async {
-            let (_, error) = tokio::join!(
+            let ((), error) = tokio::join!(
                 self.look_up_named(work, deadline, findings.clone()),
                 self.look_up_violators(work, deadline, findings.clone()),
             );

@@ -8,7 +8,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use crate::instance::InstanceId;
+use crate::config::Config;
+use crate::event::EventError;
+use crate::instance::{HttpTokens, InstanceId, MetadataOptionsState};
 use crate::report::{Counts, Outcome, Report};
 
 /// Sends every line that passes `filter` to standard output, which Lambda takes to CloudWatch Logs.
@@ -27,9 +29,9 @@ pub(crate) fn log_write(id: &InstanceId, outcome: &Outcome) {
         Outcome::Enforced { before, after } => info!(
             instance_id = %id,
             outcome = "enforced",
-            http_tokens_before = before.http_tokens.as_ref().map(|it| it.as_str()),
-            http_tokens_after = after.http_tokens.as_ref().map(|it| it.as_str()),
-            state = after.state.as_ref().map(|it| it.as_str()),
+            http_tokens_before = before.http_tokens.as_ref().map(HttpTokens::as_str),
+            http_tokens_after = after.http_tokens.as_ref().map(HttpTokens::as_str),
+            state = after.state.as_ref().map(MetadataOptionsState::as_str),
             "tokens required"
         ),
         Outcome::Failed { error, .. } => warn!(
@@ -90,12 +92,12 @@ pub(crate) fn log_report(report: &Report) {
 }
 
 /// After an event that could not be read or belongs elsewhere.
-pub(crate) fn log_refusal(error_type: &str, error: &crate::event::EventError) {
+pub(crate) fn log_refusal(error_type: &str, error: &EventError) {
     error!(error_type, %error, "event refused");
 }
 
 /// After the warm-up.
-pub fn log_start(config: &crate::config::Config, region: &str, warm_up: Result<(), String>) {
+pub fn log_start(config: &Config, region: &str, warm_up: Result<(), String>) {
     let mode = config.mode;
     match warm_up {
         Ok(()) => info!(%mode, region, "ready"),

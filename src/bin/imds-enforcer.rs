@@ -64,7 +64,7 @@ async fn handle(enforcer: &Enforcer<SdkEc2>, event: LambdaEvent<Payload>) -> Res
 }
 
 /// How long an invocation may take when nobody says until when.
-const UNTOLD: Duration = Duration::from_secs(60);
+const UNTOLD: Duration = Duration::from_mins(1);
 
 /// Until the invocation's deadline, which Lambda gives in milliseconds since 1970. Lambda ends a
 /// function whose deadline has passed, so a past one is an emulator's way to give none: `cargo

@@ -35,7 +35,9 @@ pub(crate) fn sample(name: &str) -> String {
 /// A local EC2 with these instances, where options are applied at once.
 pub(crate) fn local_ec2(instances: impl IntoIterator<Item = Instance>) -> LocalEc2 {
     let mut model = Model::with_transition(Duration::ZERO);
-    instances.into_iter().for_each(|instance| model.put(instance));
+    for instance in instances {
+        model.put(instance);
+    }
     LocalEc2::start(0, model).unwrap()
 }
 
@@ -63,7 +65,7 @@ pub(crate) async fn handle(ec2: &LocalEc2, event: &str) -> Result<Answer, Invoca
 }
 
 pub(crate) fn in_a_minute() -> Instant {
-    Instant::now() + Duration::from_secs(60)
+    Instant::now() + Duration::from_mins(1)
 }
 
 /// The report of an invocation, whether it succeeded or not.

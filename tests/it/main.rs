@@ -1,6 +1,6 @@
 //! The integration tests, one binary: linking the EC2 SDK once is enough.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
 
 mod claims;
 mod fake;

@@ -72,7 +72,7 @@ fn pointers(value: &Value) -> Vec<String> {
             map.iter().map(|(key, value)| (key.replace('~', "~0").replace('/', "~1"), value)).collect()
         }
         Value::Array(list) => list.iter().enumerate().map(|(index, value)| (index.to_string(), value)).collect(),
-        _ => Vec::new(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
     };
     let deeper = |(key, value): (String, &Value)| {
         let below = pointers(value).into_iter().map(|below| format!("/{key}{below}")).collect::<Vec<_>>();

@@ -101,6 +101,7 @@ impl<T> FromIterator<T> for Set<T> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "EC2's own names")]
 struct Reservation {
     reservation_id: String,
     owner_id: &'static str,
@@ -108,7 +109,7 @@ struct Reservation {
 }
 
 /// Neighbours that were launched together, as EC2 groups them.
-fn reservations(instances: Vec<InstanceXml>) -> Set<Reservation> {
+fn reservations(instances: &[InstanceXml]) -> Set<Reservation> {
     let groups = instances.chunk_by(|a, b| a.reservation_id == b.reservation_id);
     groups
         .map(|group| Reservation {
@@ -150,11 +151,11 @@ impl Answer {
             Self::Described { instances, next_token: Some(next_token) } => body!(
                 root,
                 request_id,
-                reservation_set: Set<Reservation> = reservations(instances),
+                reservation_set: Set<Reservation> = reservations(&instances),
                 next_token: String = next_token
             ),
             Self::Described { instances, next_token: None } => {
-                body!(root, request_id, reservation_set: Set<Reservation> = reservations(instances))
+                body!(root, request_id, reservation_set: Set<Reservation> = reservations(&instances))
             }
             Self::Modified { instance_id, options } => body!(
                 root,

@@ -34,7 +34,7 @@ struct Bucket {
 /// The buckets of one account in one Region.
 #[derive(Debug, Default)]
 pub struct Buckets {
-    buckets: HashMap<String, Bucket>,
+    levels: HashMap<String, Bucket>,
     overrides: HashMap<String, Limit>,
     /// No bucket is ever empty.
     pub unlimited: bool,
@@ -44,7 +44,7 @@ impl Buckets {
     /// Gives a bucket another limit than the documented one, and fills it.
     pub fn set(&mut self, bucket: &str, limit: Limit) {
         self.overrides.insert(bucket.to_owned(), limit);
-        self.buckets.remove(bucket);
+        self.levels.remove(bucket);
     }
 
     /// Takes a token at `now`; `false` where there is none.
@@ -53,7 +53,7 @@ impl Buckets {
             return true;
         }
         let limit = self.overrides.get(bucket).copied().unwrap_or_else(|| documented(bucket));
-        let state = self.buckets.entry(bucket.to_owned()).or_insert(Bucket { tokens: limit.capacity, at: now });
+        let state = self.levels.entry(bucket.to_owned()).or_insert(Bucket { tokens: limit.capacity, at: now });
         let gained = now.saturating_duration_since(state.at).as_secs_f64() * limit.refill_per_second;
         state.tokens = (state.tokens + gained).min(limit.capacity);
         state.at = now;

@@ -6,26 +6,26 @@ use std::time::Duration;
 
 use clap::Parser;
 use local_ec2::LocalEc2;
-use local_ec2::model::Model;
+use local_ec2::model::{Instance, Model};
 
 /// A stand-in for EC2 on 127.0.0.1, for demonstrations and tests. It is NOT EC2: it has a few
 /// actions, keeps everything in memory, checks no permission, and costs nothing.
 ///
-/// Point a client at it with AWS_ENDPOINT_URL_EC2. GET /_local/counts tells how often each action
-/// was called; POST /_local/instances and /_local/faults take JSON lists.
+/// Point a client at it with `AWS_ENDPOINT_URL_EC2`. GET `/_local/counts` tells how often each action
+/// was called; POST `/_local/instances` and `/_local/faults` take JSON lists.
 #[derive(Debug, Parser)]
 #[command(name = "local-ec2", version)]
 struct Arguments {
     /// The port to listen on; 0 takes any that is free.
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// A JSON list of instances to begin with, as POST /_local/instances takes it.
+    /// A JSON list of instances to begin with, as POST `/_local/instances` takes it.
     #[arg(long)]
     instances: Option<PathBuf>,
     /// How long an instance is pending, stopping or shutting down, and changed options pending.
     #[arg(long, default_value_t = 500)]
     transition_ms: u64,
-    /// Never answer RequestLimitExceeded.
+    /// Never answer `RequestLimitExceeded`.
     #[arg(long)]
     unlimited: bool,
 }
@@ -46,8 +46,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(path) = &arguments.instances {
         let name = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         let json = std::fs::read(path).map_err(|error| name(&error))?;
-        let instances: Vec<_> = serde_json::from_slice(&json).map_err(|error| name(&error))?;
-        instances.into_iter().for_each(|instance| model.put(instance));
+        let instances: Vec<Instance> = serde_json::from_slice(&json).map_err(|error| name(&error))?;
+        for instance in instances {
+            model.put(instance);
+        }
     }
     let server = LocalEc2::start(arguments.port, model)?;
     println!("{}", server.endpoint());

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::answer::Error;
 use crate::fault::{Fault, Kind};
-use crate::model::{Call, Model};
+use crate::model::{Call, Instance, Model};
 use crate::query::Parameters;
 
 /// A running local EC2. It stops when dropped.
@@ -62,7 +62,6 @@ impl LocalEc2 {
     }
 
     /// The instances, buckets, faults and calls, locked while the guard lives.
-    #[must_use]
     pub fn model(&self) -> MutexGuard<'_, Model> {
         lock(&self.model)
     }
@@ -193,13 +192,17 @@ fn control(method: &Method, path: &str, body: &[u8], model: &mut Model) -> Resul
         ("GET", "counts") => json(&model.counts()),
         ("GET", "instances") => json(&model.instances.values().collect::<Vec<_>>()),
         ("POST", "instances") => {
-            let instances: Vec<_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-            instances.into_iter().for_each(|instance| model.put(instance));
+            let instances: Vec<Instance> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+            for instance in instances {
+                model.put(instance);
+            }
             json(&model.instances.len())
         }
         ("POST", "faults") => {
             let faults: Vec<Fault> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-            faults.into_iter().for_each(|fault| model.faults.add(fault));
+            for fault in faults {
+                model.faults.add(fault);
+            }
             json(&())
         }
         ("DELETE", "faults") => json(&model.faults.clear()),
