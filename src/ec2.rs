@@ -372,3 +372,64 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(code: &str, status: u16) -> Ec2Error {
+        let meta = aws_sdk_ec2::error::ErrorMetadata::builder().code(code).message("no").build();
+        let error = ModifyInstanceMetadataOptionsError::generic(meta);
+        let response = HttpResponse::new(status.try_into().unwrap(), SdkBody::empty());
+        classify(&SdkError::service_error(error, response), IAM_ACTIONS[1])
+    }
+
+    #[test]
+    fn an_error_is_classed_by_what_can_be_done_about_it() {
+        for (code, status) in [
+            ("RequestLimitExceeded", 503),
+            ("Throttling", 400),
+            ("ThrottlingException", 400),
+            ("EC2ThrottledException", 400),
+            ("IncorrectInstanceState", 400),
+            ("RequestExpired", 400),
+            ("InternalError", 500),
+            ("SomethingNew", 503),
+        ] {
+            assert!(matches!(class(code, status), Ec2Error::Retryable { .. }), "{code}");
+        }
+        for code in
+            ["UnauthorizedOperation", "OperationNotPermitted", "UnsupportedOperation", "InvalidParameterValue", "New"]
+        {
+            assert!(matches!(class(code, 400), Ec2Error::Refused { .. }), "{code}");
+        }
+        assert!(matches!(class("InvalidInstanceID.NotFound", 400), Ec2Error::NotFound { .. }));
+    }
+
+    #[test]
+    fn a_failure_keeps_code_message_and_class() {
+        let failure = class("UnauthorizedOperation", 403).into_failure();
+        assert_eq!((failure.code.as_str(), failure.retryable), ("UnauthorizedOperation", false));
+        assert!(failure.message.starts_with("no (grant ec2:ModifyInstanceMetadataOptions"), "{failure}");
+        assert!(class("InvalidInstanceID.NotFound", 400).into_failure().retryable);
+    }
+
+    #[test]
+    fn an_error_that_is_no_answer_is_retryable_and_tells_its_causes() {
+        let cause = std::io::Error::other("connection reset by peer");
+        let error: SdkError<ModifyInstanceMetadataOptionsError, HttpResponse> = SdkError::timeout_error(cause);
+        let Ec2Error::Retryable { code, message } = classify(&error, IAM_ACTIONS[1]) else { panic!("retryable") };
+        assert_eq!(code, "TimeoutError");
+        assert!(message.ends_with(": connection reset by peer"), "{message}");
+    }
+
+    #[test]
+    fn a_call_ends_well_within_the_minute_that_the_function_has() {
+        let (retries, timeouts) = (retries(), timeouts());
+        let connect = timeouts.connect_timeout().unwrap();
+        let attempt = timeouts.operation_attempt_timeout().unwrap();
+        let operation = timeouts.operation_timeout().unwrap();
+        assert!(connect < attempt && attempt < operation && operation <= Duration::from_secs(20));
+        assert!(retries.max_attempts() > 3 && retries.max_backoff() < attempt);
+    }
+}

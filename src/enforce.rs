@@ -426,3 +426,44 @@ async fn send(findings: &mpsc::Sender<Finding>, finding: Finding) {
 fn log_refusal(error: &EventError) {
     telemetry::log_refusal(refusal_type(error), error);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long before the end nothing more is started, and nothing more is waited for.
+    fn kept(left: Duration) -> (Duration, Duration) {
+        let end = Instant::now() + left;
+        let deadline = Deadline::before(end);
+        (end - deadline.start_until, end - deadline.wait_until)
+    }
+
+    #[test]
+    fn a_minute_keeps_two_seconds_and_of_these_half_a_second_for_the_answer() {
+        assert_eq!(kept(Duration::from_mins(1)), (Duration::from_secs(2), Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn a_short_time_out_keeps_a_share_of_itself() {
+        let (start, wait) = kept(Duration::from_secs(3));
+        assert!(start <= Duration::from_millis(750) && wait <= Duration::from_millis(188));
+        assert!(wait > Duration::from_millis(180) && start > wait);
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_leaves_no_time() {
+        let deadline = Deadline::before(Instant::now());
+        assert!(deadline.start_until <= Instant::now());
+    }
+
+    #[test]
+    fn an_id_of_two_events_must_exist_if_one_says_so() {
+        let id: InstanceId = "i-0123456789abcdef0".parse().unwrap();
+        let targets = |must_exist| Targets { named: [id.clone()].into(), must_exist, ..Targets::default() };
+        for order in [[true, false], [false, true]] {
+            let mut work = Work::default();
+            order.map(targets).iter().for_each(|it| work.add(it));
+            assert_eq!(work.named, [(id.clone(), true)].into());
+        }
+    }
+}

@@ -248,13 +248,14 @@ fn read_api_call(detail: &RawValue, mut summary: EventSummary) -> Result<Request
         "RunInstances" | "ModifyInstanceMetadataOptions" if detail.changed_nothing() => {
             Err(detail.why_nothing(event_name))
         }
-        "RunInstances" if is_ec2 => Ok(launched(detail.response_elements)),
-        "ModifyInstanceMetadataOptions" if is_ec2 => Ok(modified(detail.request_parameters, detail.response_elements)),
+        "RunInstances" if is_ec2 => {
+            Ok(launched(detail.response_elements).or_refuse("detail.responseElements.instancesSet.items")?)
+        }
+        "ModifyInstanceMetadataOptions" if is_ec2 => {
+            Ok(modified(detail.request_parameters, detail.response_elements).or_refuse("detail.requestParameters")?)
+        }
         _ => Err(Ignored::OtherEvent { detail_type: "AWS API Call via CloudTrail".to_owned(), name: event_name }),
     };
-    if let Ok(targets) = &targets {
-        targets.ask_for_something("detail")?;
-    }
     Ok(Request { event: summary, targets })
 }
 
@@ -393,8 +394,7 @@ fn read_state_change(detail: &RawValue, summary: EventSummary) -> Result<Request
     if let Some(id) = detail.instance_id {
         targets.name(id);
     }
-    targets.ask_for_something("detail.instance-id")?;
-    Ok(Request { event: summary, targets: Ok(targets) })
+    Ok(Request { event: summary, targets: Ok(targets.or_refuse("detail.instance-id")?) })
 }
 
 impl Targets {
@@ -406,10 +406,10 @@ impl Targets {
         }
     }
 
-    /// Refuses an event with not one instance to look at.
-    fn ask_for_something(&self, path: &str) -> Result<(), EventError> {
+    /// Refuses the event if there is not one instance to look at.
+    fn or_refuse(self, path: &str) -> Result<Self, EventError> {
         if self.violators || !self.named.is_empty() {
-            return Ok(());
+            return Ok(self);
         }
         let problem = self.malformed.first().map_or("it names no instance".to_owned(), ToString::to_string);
         Err(EventError::unreadable(path, problem))
@@ -422,17 +422,15 @@ fn strict<'a, T: Deserialize<'a>>(json: &'a str, prefix: &str) -> Result<T, Even
         return Err(EventError::unreadable(if prefix.is_empty() { "." } else { prefix }, "a JSON object belongs here"));
     }
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let unreadable = |path: String, error: &serde_json::Error| {
-        let path = match (prefix, path.as_str()) {
-            ("", _) => path,
-            (_, ".") => prefix.to_owned(),
-            _ => format!("{prefix}.{path}"),
-        };
-        EventError::unreadable(clip(&path), clip(&error.to_string()))
+    let unreadable = |path: &str, error: &serde_json::Error| {
+        // serde_path_to_error ends a path that it can't follow further with a question mark.
+        let parts = [prefix, path.trim_end_matches('?').trim_matches('.')];
+        let path = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
+        EventError::unreadable(if path.is_empty() { ".".to_owned() } else { clip(&path) }, clip(&error.to_string()))
     };
     let value = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| unreadable(error.path().to_string(), error.inner()))?;
-    deserializer.end().map_err(|error| unreadable(".".to_owned(), &error))?;
+        .map_err(|error| unreadable(&error.path().to_string(), error.inner()))?;
+    deserializer.end().map_err(|error| unreadable(".", &error))?;
     Ok(value)
 }
 
@@ -457,4 +455,251 @@ fn one_or_many(raw: &RawValue) -> Vec<&RawValue> {
 
 fn clip(text: &str) -> String {
     text.chars().take(TEXT_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const REGION: &str = "us-east-1";
+    const A: &str = "i-0123456789abcdef0";
+    const B: &str = "i-1a2b3c4d";
+
+    fn event(detail_type: &str, detail: &Value) -> Value {
+        json!({"id": "e", "detail-type": detail_type, "source": "aws.ec2", "region": REGION, "time": "2026-11-02T09:14:07Z", "detail": detail})
+    }
+
+    fn read_request(event: &Value) -> Result<Request, EventError> {
+        match read(&event.to_string(), REGION)? {
+            Invocation::Event(request) => Ok(request),
+            Invocation::Batch(messages) => panic!("a batch: {messages:?}"),
+        }
+    }
+
+    fn api_call(detail: &Value) -> Result<Request, EventError> {
+        read_request(&event("AWS API Call via CloudTrail", detail))
+    }
+
+    fn run_instances(response: &Value) -> Result<Targets, EventError> {
+        api_call(&json!({"eventName": "RunInstances", "responseElements": response}))
+            .map(|request| request.targets.unwrap())
+    }
+
+    fn modify(request: &Value, response: &Value) -> Result<Targets, EventError> {
+        let detail = json!({"eventName": "ModifyInstanceMetadataOptions", "requestParameters": request, "responseElements": response});
+        api_call(&detail).map(|request| request.targets.unwrap())
+    }
+
+    fn ids(targets: &Targets) -> Vec<&str> {
+        targets.named.iter().map(InstanceId::as_str).collect()
+    }
+
+    #[test]
+    fn a_launch_names_all_its_instances_once() {
+        let items = json!([{"instanceId": A}, {"instanceId": B}, {"instanceId": A}]);
+        let targets = run_instances(&json!({"instancesSet": {"items": items}})).unwrap();
+        assert_eq!(ids(&targets), [A, B]);
+        assert!(targets.must_exist && !targets.violators);
+    }
+
+    #[test]
+    fn a_single_item_stands_for_a_list() {
+        let targets = run_instances(&json!({"instancesSet": {"items": {"instanceId": A}}})).unwrap();
+        assert_eq!(ids(&targets), [A]);
+        assert!(!targets.violators);
+    }
+
+    #[test]
+    fn a_launch_that_may_not_name_all_looks_at_every_violator_too() {
+        for (response, named) in [
+            (Value::Null, 0),
+            (json!({}), 0),
+            (json!("text"), 0),
+            (json!({"omitted": true}), 0),
+            (json!({"instancesSet": null}), 0),
+            (json!({"instancesSet": []}), 0),
+            (json!({"instancesSet": {"items": null}}), 0),
+            (json!({"instancesSet": {"items": []}}), 0),
+            (json!({"instancesSet": {"items": "text"}}), 0),
+            (json!({"instancesSet": {"items": [null]}}), 0),
+            (json!({"instancesSet": {"items": [{"instanceId": null}]}}), 0),
+            (json!({"instancesSet": {"items": [{"instanceId": A}, {"omitted": true}]}}), 1),
+            (json!({"instancesSet": {"items": [{"instanceId": A}], "omitted": true}}), 1),
+            (json!({"omitted": "true", "instancesSet": {"items": [{"instanceId": A}]}}), 1),
+        ] {
+            let targets = run_instances(&response).unwrap();
+            assert!(targets.violators, "{response}");
+            assert_eq!(targets.named.len(), named, "{response}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_id_is_set_apart_and_the_others_are_looked_at() {
+        for malformed in [json!("i-xyz"), json!(""), json!(42), json!(["i-1a2b3c4d"]), json!("i-*")] {
+            let items = json!([{"instanceId": A}, {"instanceId": malformed}]);
+            let targets = run_instances(&json!({"instancesSet": {"items": items}})).unwrap();
+            assert_eq!((ids(&targets), targets.malformed.len()), (vec![A], 1), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn an_event_with_nothing_but_a_malformed_id_is_refused_and_says_where() {
+        let launch = run_instances(&json!({"instancesSet": {"items": [{"instanceId": "i-xyz"}]}})).unwrap_err();
+        assert!(launch.to_string().contains("detail.responseElements.instancesSet.items"), "{launch}");
+        assert!(launch.to_string().contains("i-xyz"), "{launch}");
+        let change = modify(&json!({"InstanceId": "i-xyz"}), &Value::Null).unwrap_err();
+        assert!(change.to_string().contains("detail.requestParameters"), "{change}");
+    }
+
+    #[test]
+    fn a_modification_names_its_instance_nested_or_flat_in_the_request_or_the_answer() {
+        for (request, response) in [
+            (json!({"ModifyInstanceMetadataOptionsRequest": {"InstanceId": A}}), Value::Null),
+            (json!({"ModifyInstanceMetadataOptionsRequest": {"instanceId": A}}), Value::Null),
+            (json!({"instanceId": A}), Value::Null),
+            (json!({"InstanceId": A}), Value::Null),
+            (json!({"omitted": true}), json!({"ModifyInstanceMetadataOptionsResponse": {"instanceId": A}})),
+            (Value::Null, json!({"instanceId": A})),
+        ] {
+            let targets = modify(&request, &response).unwrap();
+            assert_eq!(ids(&targets), [A], "{request} {response}");
+            assert!(!targets.must_exist && !targets.violators);
+        }
+    }
+
+    #[test]
+    fn a_modification_that_names_no_instance_is_refused() {
+        let error = modify(&json!({"omitted": true}), &Value::Null).unwrap_err();
+        assert!(error.to_string().contains("it names no instance"), "{error}");
+    }
+
+    #[test]
+    fn a_call_that_changed_nothing_is_ignored_with_the_reason() {
+        for (detail, reason) in [
+            (json!({"errorCode": "Client.Unsupported"}), "failed with Client.Unsupported"),
+            (json!({"errorCode": "Client.DryRunOperation"}), "dry run"),
+            (json!({"requestParameters": {"dryRun": true}}), "dry run"),
+            (json!({"requestParameters": {"ModifyInstanceMetadataOptionsRequest": {"DryRun": "true"}}}), "dry run"),
+        ] {
+            for name in ["RunInstances", "ModifyInstanceMetadataOptions"] {
+                let mut detail = detail.clone();
+                detail["eventName"] = name.into();
+                let ignored = api_call(&detail).unwrap().targets.unwrap_err().to_string();
+                assert!(ignored.contains(reason) && ignored.contains(name), "{ignored}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_code_that_says_nothing_is_no_error() {
+        for error_code in [Value::Null, json!(""), json!({}), json!(7)] {
+            let detail = json!({"eventName": "RunInstances", "errorCode": error_code});
+            assert!(api_call(&detail).unwrap().targets.is_ok(), "{error_code}");
+        }
+    }
+
+    #[test]
+    fn a_call_of_another_service_by_the_same_name_is_ignored() {
+        let detail = json!({"eventName": "RunInstances", "eventSource": "example.amazonaws.com"});
+        assert!(api_call(&detail).unwrap().targets.is_err());
+    }
+
+    #[test]
+    fn the_actor_is_the_arn_or_the_service() {
+        for (identity, actor) in [
+            (
+                json!({"arn": "arn:aws:iam::111122223333:user/a", "invokedBy": "b"}),
+                Some("arn:aws:iam::111122223333:user/a"),
+            ),
+            (
+                json!({"type": "AWSService", "invokedBy": "autoscaling.amazonaws.com"}),
+                Some("autoscaling.amazonaws.com"),
+            ),
+            (json!({"arn": 7, "principalId": "AROAEXAMPLE:s"}), Some("AROAEXAMPLE:s")),
+            (json!("text"), None),
+            (Value::Null, None),
+        ] {
+            let request = api_call(&json!({"eventName": "RunInstances", "userIdentity": identity})).unwrap();
+            assert_eq!(request.event.actor.as_deref(), actor, "{identity}");
+        }
+    }
+
+    #[test]
+    fn a_state_change_is_looked_at_when_the_instance_comes() {
+        for state in ["pending", "running"] {
+            let request = read_request(&event(
+                "EC2 Instance State-change Notification",
+                &json!({"instance-id": A, "state": state}),
+            ));
+            let targets = request.unwrap().targets.unwrap();
+            assert_eq!(ids(&targets), [A]);
+            assert!(targets.must_exist);
+        }
+        for state in ["stopping", "stopped", "shutting-down", "terminated", "new"] {
+            let request = read_request(&event(
+                "EC2 Instance State-change Notification",
+                &json!({"instance-id": A, "state": state}),
+            ));
+            assert!(request.unwrap().targets.unwrap_err().to_string().contains(state));
+        }
+    }
+
+    #[test]
+    fn an_unreadable_event_says_where_and_what() {
+        let state_change = |detail| event("EC2 Instance State-change Notification", &detail).to_string();
+        for (json, path, problem) in [
+            (String::new(), ".", "a JSON object belongs here"),
+            ("[]".to_owned(), ".", "a JSON object belongs here"),
+            ("{".to_owned(), ".", "EOF"),
+            ("{} {}".to_owned(), ".", "trailing"),
+            ("{}".to_owned(), ".", "missing field `detail-type`"),
+            (r#"{"detail-type": 7}"#.to_owned(), "detail-type", "invalid type: integer"),
+            (json!({"detail-type": "a", "source": "b", "detail": {}}).to_string(), "region", "is missing"),
+            (state_change(json!({"state": "running"})), "detail.instance-id", "names no instance"),
+            (state_change(json!({"instance-id": A})), "detail.state", "is missing"),
+            (state_change(json!({"instance-id": "x", "state": "running"})), "detail.instance-id", "not an instance id"),
+            (state_change(json!([A, "running"])), "detail", "a JSON object belongs here"),
+            (event("AWS API Call via CloudTrail", &json!({})).to_string(), "detail.eventName", "is missing"),
+            (json!({"Records": 7}).to_string(), "Records", "invalid type"),
+            (json!({"Records": [{"eventSource": "aws:sns"}]}).to_string(), "Records[0].eventSource", "aws:sns"),
+            (json!({"Records": [{"eventSource": "aws:sqs"}]}).to_string(), "Records[0].messageId", "is missing"),
+        ] {
+            let error = read(&json, REGION).unwrap_err().to_string();
+            assert!(error.contains(&format!("at `{path}`")) && error.contains(problem), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_event_of_another_region_is_refused_whatever_it_is() {
+        for detail_type in ["AWS API Call via CloudTrail", "Scheduled Event", "Object Created"] {
+            let mut event = event(detail_type, &json!({}));
+            event["region"] = "eu-central-1".into();
+            let error = read(&event.to_string(), REGION).unwrap_err();
+            assert!(
+                matches!(&error, EventError::WrongRegion { event_region, .. } if event_region == "eu-central-1"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_refused_leaves_its_neighbours_alone() {
+        let good =
+            event("EC2 Instance State-change Notification", &json!({"instance-id": A, "state": "running"})).to_string();
+        let record = |id: &str, body: &str| json!({"eventSource": "aws:sqs", "messageId": id, "body": body});
+        let batch = json!({"Records": [record("1", &good), record("2", "no"), record("3", &good)]}).to_string();
+        let Invocation::Batch(messages) = read(&batch, REGION).unwrap() else { panic!("a batch") };
+        assert_eq!(messages.iter().map(|it| it.request.is_ok()).collect::<Vec<_>>(), [true, false, true]);
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let long = "x".repeat(100_000);
+        let request = api_call(&json!({"eventName": long, "userIdentity": {"arn": long}})).unwrap();
+        assert_eq!(request.event.name.len(), TEXT_CHARS);
+        assert_eq!(request.event.actor.unwrap().len(), TEXT_CHARS);
+        assert!(request.targets.unwrap_err().to_string().len() < 2 * TEXT_CHARS);
+    }
 }

@@ -13,6 +13,8 @@ pub(crate) struct FakeEc2 {
     pub(crate) writes: Mutex<Vec<InstanceId>>,
     /// Instances whose modification is refused.
     pub(crate) refused: Vec<InstanceId>,
+    /// How many modifications are in flight, and how many were at the most.
+    pub(crate) in_flight: Mutex<(usize, usize)>,
 }
 
 /// Instances on a page: few, so that there are pages.
@@ -37,6 +39,7 @@ impl Ec2 for FakeEc2 {
 
     async fn require_tokens(&self, id: &InstanceId) -> Result<MetadataOptions, Ec2Error> {
         self.writes.lock().unwrap().push(id.clone());
+        self.take_a_while().await;
         if self.refused.contains(id) {
             return Err(Ec2Error::Refused { code: "UnauthorizedOperation".to_owned(), message: "no".to_owned() });
         }
@@ -45,5 +48,19 @@ impl Ec2 for FakeEc2 {
         options.http_tokens = Some(HttpTokens::Required);
         options.http_endpoint = Some(HttpEndpoint::Enabled);
         Ok(options.clone())
+    }
+}
+
+impl FakeEc2 {
+    async fn take_a_while(&self) {
+        {
+            let (now, most) = &mut *self.in_flight.lock().unwrap();
+            *now += 1;
+            *most = (*most).max(*now);
+        }
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        self.in_flight.lock().unwrap().0 -= 1;
     }
 }

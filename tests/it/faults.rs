@@ -96,6 +96,15 @@ async fn a_denied_look_up_fails_every_instance_it_asked_for() {
 }
 
 #[tokio::test]
+async fn a_look_up_that_fails_leaves_the_next_two_hundred_alone() {
+    let ec2 = local_ec2(violators(250));
+    ec2.model().buckets.unlimited = true;
+    ec2.model().faults.add(fault(DESCRIBE, None, Some(1), error("UnauthorizedOperation", 403)));
+    let report = report(handle(&ec2, &run_instances((0..250).map(id))).await);
+    assert_eq!((report.counts.enforced, report.counts.failed), (50, 200));
+}
+
+#[tokio::test]
 async fn a_denied_sweep_fails_and_says_why() {
     let ec2 = local_ec2([]);
     ec2.model().deny(DESCRIBE, None);

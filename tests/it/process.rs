@@ -110,6 +110,17 @@ fn it_enforces_and_reports_and_a_second_run_writes_nothing() {
 }
 
 #[test]
+fn the_first_event_uses_the_connection_that_init_opened() {
+    let ec2 = local_ec2(fleet());
+    let function = Function::start("connection", &ec2.endpoint(), &[]);
+    assert_eq!(function.invoke(&sample("RunInstances/already-required"))["counts"]["compliant"], 1);
+    let model = ec2.model();
+    let actions: Vec<_> = model.calls.iter().map(|call| call.action.as_str()).collect();
+    assert_eq!(actions, ["none", DESCRIBE]);
+    assert_eq!(model.connections, 1);
+}
+
+#[test]
 fn its_log_has_one_line_per_boundary_and_no_event_body() {
     let ec2 = local_ec2(fleet());
     let function = Function::start("log", &ec2.endpoint(), &[]);

@@ -215,7 +215,8 @@ proptest! {
         let event = run_instances(instances.keys().map(ToString::to_string));
         let refused_ids: Vec<_> = instances.keys().zip(&refused).filter(|(_, refused)| **refused).map(|(id, _)| id.clone()).collect();
         let ec2 = FakeEc2 { instances: instances.into(), refused: refused_ids.clone(), ..FakeEc2::default() };
-        let (result, _) = handle(ec2, Mode::Enforce, &event);
+        let (result, ec2) = handle(ec2, Mode::Enforce, &event);
+        prop_assert_eq!(ec2.in_flight.into_inner().unwrap(), (0, refused.len().min(8)));
         prop_assert_eq!(result.is_err(), !refused_ids.is_empty());
         let message = result.as_ref().map_or_else(ToString::to_string, |_| String::new());
         prop_assert!(refused_ids.iter().all(|id| message.contains(id.as_str())));

@@ -194,6 +194,8 @@ pub struct Model {
     pub faults: Faults,
     /// Every call, in order.
     pub calls: Vec<Call>,
+    /// How many connections were opened.
+    pub connections: usize,
     /// How long `pending`, `stopping`, `shutting-down` and options that are `pending` last.
     pub transition: Duration,
     denied: BTreeSet<(String, Option<String>)>,
@@ -207,6 +209,7 @@ impl Default for Model {
             buckets: Buckets::default(),
             faults: Faults::default(),
             calls: Vec::new(),
+            connections: 0,
             transition: Duration::from_millis(500),
             denied: BTreeSet::new(),
             serial: 0,

@@ -96,6 +96,7 @@ async fn accept(listener: std::net::TcpListener, model: Arc<Mutex<Model>>) -> io
     let listener = TcpListener::from_std(listener)?;
     loop {
         let (stream, _) = listener.accept().await?;
+        lock(&model).connections += 1;
         let model = Arc::clone(&model);
         tokio::spawn(async move {
             let serve = service_fn(|request| serve(request, &model));
