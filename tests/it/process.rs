@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use local_ec2::LocalEc2;
 use local_ec2::fault::{Fault, Kind};
 use serde_json::Value;
 
@@ -242,13 +241,4 @@ fn bad_configuration_keeps_it_from_starting() {
     assert!(
         !without_region.status.success() && String::from_utf8(without_region.stdout).unwrap().contains("AWS_REGION")
     );
-}
-
-#[test]
-fn a_local_ec2_as_a_process_says_that_it_is_a_stand_in() {
-    let ec2 = LocalEc2::start(0, local_ec2::model::Model::default()).unwrap();
-    let counts =
-        ureq::get(format!("{}/_local/counts", ec2.endpoint())).call().unwrap().body_mut().read_to_string().unwrap();
-    assert_eq!(counts, "{}");
-    assert!(text("tests/local-ec2/src/main.rs").contains("It is NOT EC2"));
 }
