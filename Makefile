@@ -1,4 +1,4 @@
-# What each command needs, it installs: Python's packages into .venv, cargo's tools into .tools.
+# What each command needs, it installs: Python's packages into .venv, other tools into .tools.
 # Needed beforehand: Rust 1.95 with clippy and rustfmt, a C compiler, Python 3.11 with venv.
 
 SHELL := bash
@@ -9,10 +9,12 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 CARGO_DENY_VERSION := 0.20.2
+MINISTACK := .tools/ministack
 CARGO_DENY := .tools/cargo-deny-$(CARGO_DENY_VERSION)
 
 # Everything that is started listens on 127.0.0.1, which no proxy reaches.
 export NO_PROXY := 127.0.0.1,localhost
+export SAM_CLI_TELEMETRY := 0
 
 .PHONY: help
 help: ## List the commands
@@ -23,8 +25,10 @@ demo: $(VENV)/installed ## Run the function on a local EC2 and show what becomes
 	@PATH="$$PWD/$(VENV)/bin:$$PATH" exec $(VENV)/bin/python tests/demo.py
 
 .PHONY: test
-test: $(VENV)/installed ## Pass every test
+test: $(VENV)/installed $(MINISTACK)/installed ## Pass every test, of the function and of the template, which it deploys to an emulator
 	cargo test --workspace --locked
+	cargo build --package local-ec2 --locked
+	cd tests/infra && PYTHONDONTWRITEBYTECODE=1 ../../$(VENV)/bin/python -m pytest -p no:cacheprovider
 
 .PHONY: check
 check: fmt lint doc deny test ## All that CI checks: format, lints, documentation, dependencies, tests
@@ -49,18 +53,38 @@ deny: $(CARGO_DENY) ## Check licences, bans and sources of the dependencies
 advisories: $(CARGO_DENY) ## Check the dependencies against the RustSec database, which is fetched from GitHub
 	.tools/bin/cargo-deny --locked check advisories
 
+.PHONY: package
+package: $(VENV)/installed ## Build the zip for Lambda, x86_64 with glibc 2.26 or newer
+	PATH="$$PWD/$(VENV)/bin:$$PATH" cargo lambda build --release --locked --bin imds-enforcer --target x86_64-unknown-linux-gnu.2.26
+	@$(VENV)/bin/python infra/package.py target/lambda/imds-enforcer/bootstrap target/imds-enforcer.zip
+
+.PHONY: deploy
+deploy: $(VENV)/installed ## Build and deploy the stack with SAM, which asks for every parameter
+	@$(VENV)/bin/python infra/account.py
+	cd infra && export PATH="$$PWD/../$(VENV)/bin:$$PATH" && sam build && sam deploy --guided
+
+.PHONY: destroy
+destroy: $(VENV)/installed ## Delete the stack; its log and its dead-letter queue stay
+	@$(VENV)/bin/python infra/account.py
+	cd infra && ../$(VENV)/bin/sam delete
+
 .PHONY: snapshots
 snapshots: $(VENV)/installed ## Write the snapshots anew after a change of answers or samples; read the difference
 	INSTA_UPDATE=always cargo test --locked --test it samples
 
 .PHONY: clean
 clean: ## Remove all that was built or installed here
-	rm -rf target $(VENV) .tools
+	rm -rf target $(VENV) .tools infra/.aws-sam
 
 $(VENV)/installed: tests/requirements.txt
 	@command -v $(PYTHON) > /dev/null || { echo "install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV) || { echo "install Python's venv module (on Debian: apt-get install python3-venv)" >&2; exit 1; }
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(MINISTACK)/installed: tests/infra/ministack.txt
+	$(PYTHON) -m venv --clear $(MINISTACK)
+	$(MINISTACK)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 $(CARGO_DENY):

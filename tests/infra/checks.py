@@ -1,0 +1,159 @@
+"""What the template must hold, each as a check that answers what is wrong.
+
+`findings` runs them all; `test_template.py` shows that the template has none, and that each of a
+set of seeded faults has some.
+"""
+
+import json
+import re
+
+import template as templates
+from cfnlint.api import lint_all
+from template import ROOT, listed, statements
+
+# The actions of the role beside those of the calls: what Lambda does in its name.
+OF_LAMBDA = {
+    "logs:CreateLogStream",
+    "logs:PutLogEvents",
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+    "sqs:ReceiveMessage",
+    "sqs:SendMessage",
+}
+
+# Where a wildcard stands because no ARN can: the one action that knows no resource.
+WITHOUT_RESOURCE = {"ec2:DescribeInstances", "xray:PutTraceSegments", "xray:PutTelemetryRecords"}
+
+FOURTEEN_DAYS = 14 * 24 * 60 * 60
+
+
+def iam_actions_of_the_code():
+    """The list that stands beside the calls in `src/ec2.rs`."""
+    source = (ROOT / "src/ec2.rs").read_text()
+    declared = re.search(r"const IAM_ACTIONS: \[&str; \d+\] = \[(.*?)\];", source, re.DOTALL)
+    return set(re.findall(r'"(.+?)"', declared[1]))
+
+
+def of_type(resources, kind):
+    return {name: it for name, it in resources.items() if it["Type"] == kind}
+
+
+def properties(resources, name):
+    return resources.get(name, {}).get("Properties", {})
+
+
+def lint(template):
+    """The errors and warnings of cfn-lint on the transformed template: on the raw one it misses most."""
+    text = json.dumps(templates.transformed(template))
+    told = [it for it in lint_all(text) if not it.rule.id.startswith("I")]
+    return [f"cfn-lint {it.rule.id}: {it.message}" for it in told]
+
+
+def the_role_may_do_what_the_code_calls_and_nothing_else(resources):
+    allowed = [it for it in statements(resources["FunctionRole"]) if it["Effect"] == "Allow"]
+    actions = {action for it in allowed for action in listed(it["Action"])}
+    if actions != iam_actions_of_the_code() | OF_LAMBDA:
+        yield f"the role's actions are {sorted(actions)}"
+    for it in allowed:
+        if "*" in listed(it["Resource"]) and not set(listed(it["Action"])) <= WITHOUT_RESOURCE:
+            yield f"{it['Action']} on every resource"
+        if any("*" in action for action in listed(it["Action"])):
+            yield f"{it['Action']} is a wildcard"
+
+
+def the_role_can_only_tighten(resources):
+    instances = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:instance/*"
+    required = {"StringEquals": {"ec2:Attribute/HttpTokens": "required"}}
+    for it in statements(resources["FunctionRole"]):
+        if "ec2:ModifyInstanceMetadataOptions" in listed(it["Action"]):
+            if it.get("Condition") != required or it["Resource"] != instances:
+                yield f"the write is not limited to {required} on {instances}: {it}"
+
+
+def the_function_is_what_the_build_makes(resources):
+    function = properties(resources, "Function")
+    for key, value in [("Runtime", "provided.al2023"), ("Handler", "bootstrap")]:
+        if function.get(key) != value:
+            yield f"{key} is {function.get(key)}, not {value}"
+    if function.get("DeadLetterConfig", {}).get("TargetArn") != "${DeadLetterQueue.Arn}":
+        yield "the function's failed events are lost"
+
+
+def times_fit_one_another(resources):
+    timeout = properties(resources, "Function").get("Timeout", 0)
+    visibility = properties(resources, "StateChangeQueue").get("VisibilityTimeout", 0)
+    if visibility < 6 * timeout:
+        yield f"a message is visible again after {visibility} s, less than 6 times the function's {timeout} s"
+    if not 20 < timeout <= 900:
+        yield f"a call of EC2 may take 20 s, and the function {timeout} s"
+
+
+def nothing_is_lost(resources):
+    dead_letters = "${DeadLetterQueue.Arn}"
+    for name, rule in of_type(resources, "AWS::Events::Rule").items():
+        for target in rule["Properties"]["Targets"]:
+            if target.get("DeadLetterConfig", {}).get("Arn") != dead_letters:
+                yield f"what {name} can't deliver is lost"
+    queue = properties(resources, "StateChangeQueue")
+    if queue.get("RedrivePolicy", {}).get("deadLetterTargetArn") != dead_letters:
+        yield "what the queue can't hand over is lost"
+    if properties(resources, "StateChangeSource").get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
+        yield "one failed message holds up its neighbours"
+    for name, queue in of_type(resources, "AWS::SQS::Queue").items():
+        if queue["Properties"].get("MessageRetentionPeriod") != FOURTEEN_DAYS:
+            yield f"{name} keeps messages for less than 14 days"
+
+
+def every_queue_admits_only_these_rules(resources):
+    """Also that each rule is admitted where it sends to, and allowed to invoke what it invokes."""
+    admitted = {}
+    for policy in of_type(resources, "AWS::SQS::QueuePolicy").values():
+        for it in statements(policy):
+            if it["Effect"] == "Allow":
+                sources = it.get("Condition", {}).get("ArnEquals", {}).get("aws:SourceArn")
+                if it["Principal"] != {"Service": "events.amazonaws.com"} or it["Action"] != "sqs:SendMessage" or not sources:
+                    yield f"a queue admits {it['Principal']} from {sources}"
+                admitted.setdefault(it["Resource"], set()).update(listed(sources or []))
+            elif it["Condition"] != {"Bool": {"aws:SecureTransport": "false"}}:
+                yield f"an unexpected refusal: {it}"
+    invoking = {it["Properties"]["SourceArn"] for it in of_type(resources, "AWS::Lambda::Permission").values()}
+    for name, rule in of_type(resources, "AWS::Events::Rule").items():
+        arn = f"${{{name}.Arn}}"
+        for target in rule["Properties"]["Targets"]:
+            to_function = target["Arn"] == "${Function.Arn}"
+            if arn not in (invoking if to_function else admitted.get(target["Arn"], ())):
+                yield f"{name} is not admitted at {target['Arn']}"
+            if arn not in admitted.get(target.get("DeadLetterConfig", {}).get("Arn"), ()):
+                yield f"{name} is not admitted at its dead-letter queue"
+
+
+def everything_that_keeps_data_is_encrypted_and_ends(resources):
+    for name, resource in resources.items():
+        kind, it = resource["Type"], resource["Properties"]
+        if kind == "AWS::SQS::Queue" and not (it.get("SqsManagedSseEnabled") or it.get("KmsMasterKeyId")):
+            yield f"{name} is not encrypted"
+        if kind == "AWS::Logs::LogGroup" and not it.get("RetentionInDays"):
+            yield f"{name} is kept for ever"
+        if kind in ("AWS::SQS::Queue", "AWS::Logs::LogGroup"):
+            if not {"DeletionPolicy", "UpdateReplacePolicy"} <= resource.keys():
+                yield f"nobody thought about what becomes of {name}"
+
+
+CHECKS = [
+    the_role_may_do_what_the_code_calls_and_nothing_else,
+    the_role_can_only_tighten,
+    the_function_is_what_the_build_makes,
+    times_fit_one_another,
+    nothing_is_lost,
+    every_queue_admits_only_these_rules,
+    everything_that_keeps_data_is_encrypted_and_ends,
+]
+
+
+def findings(template):
+    """All that is wrong with a SAM template, in default configuration."""
+    found = lint(template)
+    resources = templates.resources(template)
+    for check in CHECKS:
+        found += [f"{check.__name__}: {finding}" for finding in check(resources)]
+    return found

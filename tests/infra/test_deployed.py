@@ -1,0 +1,196 @@
+"""The stack, really deployed: to an emulator of AWS, with the real binary, at work on a local EC2.
+
+What the emulator has not is said where it is missed. Events of source `aws.ec2` can't be sent by
+anybody but AWS, so the way from a rule on is tried with twins of the rules that hear `test.ec2`.
+"""
+
+import copy
+import itertools
+import json
+
+import pytest
+from conftest import eventually
+from template import ROOT
+
+SAMPLES = {str(path.relative_to(ROOT / "events").with_suffix("")): path.read_text() for path in (ROOT / "events").glob("*/*.json")}
+EVENTS = {
+    name: json.loads(text) for name, text in SAMPLES.items() if name not in ("Other/no-event", "Other/no-object") and "Records" not in text[:20]
+}
+INSTANCE_IDS = (f"i-0{number:016x}" for number in itertools.count(0xF0000))
+
+HEARD = {
+    "ApiCallRuleName": {
+        "RunInstances/already-required",
+        "RunInstances/auto-scaling",
+        "RunInstances/ec2-fleet",
+        "RunInstances/hundred",
+        "RunInstances/managed-by-eks",
+        "RunInstances/omitted",
+        "RunInstances/one",
+        "RunInstances/one-malformed-id",
+        "RunInstances/request-only",
+        "RunInstances/single-item-and-missing-fields",
+        "RunInstances/three",
+        "RunInstances/unknown-to-ec2",
+        "ModifyInstanceMetadataOptions/downgrade-to-optional",
+        "ModifyInstanceMetadataOptions/endpoint-disabled",
+        "ModifyInstanceMetadataOptions/endpoint-enabled-without-tokens",
+        "ModifyInstanceMetadataOptions/flat-parameters",
+        "ModifyInstanceMetadataOptions/unknown-to-ec2",
+        "Other/another-region",  # a rule hears its own Region alone: EventBridge never offers it this one
+    },
+    "StateChangeRuleName": {"StateChange/pending", "StateChange/running"},
+}
+
+
+@pytest.fixture
+def instance_id():
+    """An id that no other test uses."""
+    return next(INSTANCE_IDS)
+
+
+def launch(instance_id):
+    """A RunInstances event of one instance."""
+    event = copy.deepcopy(EVENTS["RunInstances/one"])
+    event["detail"]["responseElements"]["instancesSet"]["items"] = [{"instanceId": instance_id}]
+    return event
+
+
+def changed(name, *path, to=None):
+    """A sample with the value at a path replaced, or without it."""
+    event = copy.deepcopy(EVENTS[name])
+    place = event
+    for key in path[:-1]:
+        place = place[key]
+    if to is None:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = to
+    return event
+
+
+def invoke(aws, stack, event, kind="RequestResponse"):
+    answer = aws("lambda").invoke(FunctionName=stack["FunctionName"], InvocationType=kind, Payload=json.dumps(event))
+    return answer, answer["Payload"].read()
+
+
+def pattern(aws, stack, rule):
+    return aws("events").describe_rule(Name=stack[rule])["EventPattern"]
+
+
+def hears(aws, event_pattern, event):
+    return aws("events").test_event_pattern(EventPattern=event_pattern, Event=json.dumps(event))["Result"]
+
+
+@pytest.mark.parametrize("rule", HEARD)
+def test_a_rule_hears_what_it_must_and_nothing_else(aws, stack, rule):
+    event_pattern = pattern(aws, stack, rule)
+    assert {name for name, event in EVENTS.items() if hears(aws, event_pattern, event)} == HEARD[rule]
+
+
+def test_near_misses_are_not_heard(aws, stack):
+    downgrade = "ModifyInstanceMetadataOptions/downgrade-to-optional"
+    nested = ("detail", "requestParameters", "ModifyInstanceMetadataOptionsRequest")
+    api_calls, state_changes = (pattern(aws, stack, rule) for rule in HEARD)
+    for event in [
+        changed("RunInstances/one", "source", to="aws.autoscaling"),
+        changed("RunInstances/one", "detail-type", to="AWS Service Event via CloudTrail"),
+        changed("RunInstances/one", "detail", "eventName", to="RunInstance"),
+        changed("RunInstances/one", "detail", "eventSource", to="autoscaling.amazonaws.com"),
+        changed("RunInstances/one", "detail", "errorCode", to="Client.Unsupported"),
+        changed(downgrade, *nested, "HttpTokens", to="required"),
+        changed("ModifyInstanceMetadataOptions/flat-parameters", "detail", "requestParameters", "httpTokens", to="required"),
+    ]:
+        assert not hears(aws, api_calls, event), event["detail"]
+    for state in ["stopping", "stopped", "shutting-down", "terminated"]:
+        assert not hears(aws, state_changes, changed("StateChange/running", "detail", "state", to=state))
+
+
+def test_near_hits_are_heard(aws, stack):
+    """One violator, no ids, no options in the event: whatever may leave an instance open comes through."""
+    downgrade = "ModifyInstanceMetadataOptions/downgrade-to-optional"
+    nested = ("detail", "requestParameters", "ModifyInstanceMetadataOptionsRequest")
+    mixed = copy.deepcopy(EVENTS["RunInstances/three"])
+    items = mixed["detail"]["responseElements"]["instancesSet"]["items"]
+    items[0]["metadataOptions"]["httpTokens"] = items[1]["metadataOptions"]["httpTokens"] = "required"
+    del items[2]["metadataOptions"]
+    api_calls = pattern(aws, stack, "ApiCallRuleName")
+    for event in [
+        changed("RunInstances/one", "detail", "errorCode", to=""),
+        changed("RunInstances/one", "detail", "responseElements"),
+        changed("RunInstances/one", "detail", "userAgent"),
+        changed(downgrade, *nested, "HttpTokens", to="Required"),
+        changed(downgrade, *nested, "HttpTokens"),
+        changed(downgrade, *nested, to={"omitted": True}),
+        changed(downgrade, "detail", "requestParameters"),
+        mixed,
+    ]:
+        assert hears(aws, api_calls, event), event["detail"]
+
+
+def test_it_enforces_and_a_second_event_writes_nothing(aws, stack, local_ec2, instance_id):
+    local_ec2.put(instance_id)
+    answer, payload = invoke(aws, stack, launch(instance_id))
+    assert "FunctionError" not in answer, payload
+    assert json.loads(payload)["counts"]["enforced"] == 1
+    assert local_ec2.tokens(instance_id) == "required"
+    writes = local_ec2.writes()
+    assert json.loads(invoke(aws, stack, launch(instance_id))[1])["counts"]["compliant"] == 1
+    assert local_ec2.writes() == writes
+
+
+def test_a_failure_is_tried_again_kept_and_can_be_sent_again(aws, stack, local_ec2, instance_id):
+    """A dead letter that is put on the queue of state changes is looked after.
+
+    The emulator has no StartMessageMoveTask, which does that on AWS, and it keeps a failed event
+    in the form of an on-failure destination, as `requestPayload`, where AWS keeps it as it came.
+    """
+    sqs = aws("sqs")
+    answer, payload = invoke(aws, stack, launch(instance_id))
+    assert answer["FunctionError"] and json.loads(payload)["errorType"] == "EnforcementIncomplete"
+    invoke(aws, stack, launch(instance_id), "Event")
+
+    def dead_letter():
+        received = sqs.receive_message(QueueUrl=stack["DeadLetterQueueUrl"], MaxNumberOfMessages=10, VisibilityTimeout=1)
+        return next((it for it in received.get("Messages", []) if instance_id in it["Body"]), None)
+
+    kept = json.loads(eventually(dead_letter, "the event is in the dead-letter queue", 120)["Body"])["requestPayload"]
+    assert kept == launch(instance_id)
+
+    local_ec2.put(instance_id)
+    sqs.send_message(QueueUrl=stack["StateChangeQueueUrl"], MessageBody=json.dumps(kept))
+    eventually(lambda: local_ec2.tokens(instance_id) == "required", "the event that was sent again is looked after", 120)
+
+
+def test_what_a_rule_hears_goes_through_the_queue_to_the_function(aws, stack, local_ec2, instance_id):
+    events = aws("events")
+    twin = json.loads(pattern(aws, stack, "StateChangeRuleName")) | {"source": ["test.ec2"]}
+    events.put_rule(Name="twin", EventPattern=json.dumps(twin))
+    [target] = events.list_targets_by_rule(Rule=stack["StateChangeRuleName"])["Targets"]
+    assert target["Arn"] == stack["StateChangeQueueArn"] and target["DeadLetterConfig"]["Arn"] == stack["DeadLetterQueueArn"]
+    events.put_targets(Rule="twin", Targets=[{"Id": "twin", "Arn": target["Arn"]}])
+
+    local_ec2.put(instance_id)
+    entry = {"Source": "test.ec2", "DetailType": "EC2 Instance State-change Notification"}
+    for state in ["terminated", "running"]:
+        detail = json.dumps({"instance-id": instance_id, "state": state})
+        assert events.put_events(Entries=[entry | {"Detail": detail}])["FailedEntryCount"] == 0
+    eventually(lambda: local_ec2.tokens(instance_id) == "required", "the state change is looked after", 120)
+
+
+def test_the_queue_hands_over_batches_and_takes_failures_back(aws, stack):
+    [source] = aws("lambda").list_event_source_mappings(FunctionName=stack["FunctionName"])["EventSourceMappings"]
+    assert source["EventSourceArn"] == stack["StateChangeQueueArn"]
+    assert (source["BatchSize"], source["MaximumBatchingWindowInSeconds"]) == (200, 5)
+    assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    queue = aws("sqs").get_queue_attributes(QueueUrl=stack["StateChangeQueueUrl"], AttributeNames=["All"])["Attributes"]
+    assert json.loads(queue["RedrivePolicy"])["deadLetterTargetArn"] == stack["DeadLetterQueueArn"]
+    assert int(queue["VisibilityTimeout"]) == 360
+
+
+def test_the_sweep_is_scheduled_and_admitted(aws, stack):
+    rule = aws("events").describe_rule(Name=stack["SweepRuleName"])
+    assert (rule["ScheduleExpression"], rule["State"]) == ("rate(1 hour)", "ENABLED")
+    policy = json.loads(aws("lambda").get_policy(FunctionName=stack["FunctionName"])["Policy"])
+    admitted = str([statement["Condition"] for statement in policy["Statement"]])
+    assert rule["Arn"] in admitted and stack["ApiCallRuleName"] in admitted
