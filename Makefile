@@ -1,5 +1,5 @@
 # What each command needs, it installs: Python's packages into .venv, other tools into .tools.
-# Needed beforehand: Rust 1.95 with clippy and rustfmt, a C compiler, Python 3.11 with venv.
+# Needed beforehand: Rust 1.95 with clippy and rustfmt, a C compiler, Python 3.11 with venv, Node.js 20.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 CARGO_DENY_VERSION := 0.20.2
 MINISTACK := .tools/ministack
+CDK := infra/cdk/node_modules
 CARGO_DENY := .tools/cargo-deny-$(CARGO_DENY_VERSION)
 
 # Everything that is started listens on 127.0.0.1, which no proxy reaches.
@@ -25,9 +26,10 @@ demo: $(VENV)/installed ## Run the function on a local EC2 and show what becomes
 	@PATH="$$PWD/$(VENV)/bin:$$PATH" exec $(VENV)/bin/python tests/demo.py
 
 .PHONY: test
-test: $(VENV)/installed $(MINISTACK)/installed ## Pass every test, of the function and of the template, which it deploys to an emulator
+test: $(VENV)/installed $(MINISTACK)/installed $(CDK)/installed ## Pass every test, of the function and of the templates, which it deploys to an emulator
 	cargo test --workspace --locked
 	cargo build --package local-ec2 --locked
+	cd infra/cdk && npm run --silent check && npm test --silent
 	cd tests/infra && PYTHONDONTWRITEBYTECODE=1 ../../$(VENV)/bin/python -m pytest -p no:cacheprovider
 
 .PHONY: check
@@ -74,7 +76,7 @@ snapshots: $(VENV)/installed ## Write the snapshots anew after a change of answe
 
 .PHONY: clean
 clean: ## Remove all that was built or installed here
-	rm -rf target $(VENV) .tools infra/.aws-sam
+	rm -rf target $(VENV) .tools infra/.aws-sam $(CDK) infra/cdk/cdk.out
 
 $(VENV)/installed: tests/requirements.txt
 	@command -v $(PYTHON) > /dev/null || { echo "install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -85,6 +87,11 @@ $(VENV)/installed: tests/requirements.txt
 $(MINISTACK)/installed: tests/infra/ministack.txt
 	$(PYTHON) -m venv --clear $(MINISTACK)
 	$(MINISTACK)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(CDK)/installed: infra/cdk/package-lock.json
+	@command -v npm > /dev/null || { echo "install Node.js 20 or newer, with npm" >&2; exit 1; }
+	cd infra/cdk && npm ci --no-audit --no-fund
 	touch $@
 
 $(CARGO_DENY):

@@ -131,15 +131,33 @@ def can_call(call):
     return None
 
 
-@pytest.fixture(scope="session")
-def stack(aws, local_ec2):
-    """The stack, deployed as `make deploy` does, with the function pointed at the local EC2: its outputs."""
-    environment = {**os.environ, **KEYS, **NO_FILES, "AWS_ENDPOINT_URL": aws.endpoint, "SAM_CLI_TELEMETRY": "0"}
+def run(command, folder, **variables):
+    """Runs a command of a deployment, with the tools that `make test` installs."""
+    environment = {**os.environ, **KEYS, **NO_FILES, "SAM_CLI_TELEMETRY": "0", "CI": "true", **variables}
     environment["PATH"] = f"{BIN}{os.pathsep}{environment['PATH']}"
-    for command in [["build"], ["deploy", "--no-confirm-changeset", "--no-progressbar"]]:
-        done = subprocess.run([BIN / "sam", *command], cwd=ROOT / "infra", env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"sam {command[0]}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    [deployed] = aws("cloudformation").describe_stacks(StackName="imds-enforcer")["Stacks"]
+    done = subprocess.run(command, cwd=ROOT / folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+
+
+def deploy_with_sam(aws):
+    run(["sam", "build"], "infra")
+    run(["sam", "deploy", "--no-confirm-changeset", "--no-progressbar"], "infra", AWS_ENDPOINT_URL=aws.endpoint)
+    return "imds-enforcer"
+
+
+def deploy_with_cdk(aws):
+    variables = {"AWS_ENDPOINT_URL": aws.endpoint, "CDK_DEFAULT_REGION": "us-east-1"}
+    account = aws("sts").get_caller_identity()["Account"]
+    run(["npx", "--no-install", "cdk", "bootstrap", f"aws://{account}/us-east-1"], "infra/cdk", **variables)
+    run(["npx", "--no-install", "cdk", "deploy", "--require-approval", "never"], "infra/cdk", **variables)
+    return "imds-enforcer-cdk"
+
+
+@pytest.fixture(scope="session", params=[deploy_with_sam, deploy_with_cdk], ids=["sam", "cdk"])
+def stack(request, aws, local_ec2):
+    """The stack, deployed either way, with its function pointed at the local EC2: its outputs."""
+    name = request.param(aws)
+    [deployed] = aws("cloudformation").describe_stacks(StackName=name)["Stacks"]
     outputs = {it["OutputKey"]: it["OutputValue"] for it in deployed["Outputs"]}
 
     function = aws("lambda").get_function_configuration(FunctionName=outputs["FunctionName"])

@@ -165,10 +165,11 @@ def test_a_failure_is_tried_again_kept_and_can_be_sent_again(aws, stack, local_e
 def test_what_a_rule_hears_goes_through_the_queue_to_the_function(aws, stack, local_ec2, instance_id):
     events = aws("events")
     twin = json.loads(pattern(aws, stack, "StateChangeRuleName")) | {"source": ["test.ec2"]}
-    events.put_rule(Name="twin", EventPattern=json.dumps(twin))
+    name = f"twin-of-{stack['StateChangeRuleName']}"
+    events.put_rule(Name=name, EventPattern=json.dumps(twin))
     [target] = events.list_targets_by_rule(Rule=stack["StateChangeRuleName"])["Targets"]
     assert target["Arn"] == stack["StateChangeQueueArn"] and target["DeadLetterConfig"]["Arn"] == stack["DeadLetterQueueArn"]
-    events.put_targets(Rule="twin", Targets=[{"Id": "twin", "Arn": target["Arn"]}])
+    events.put_targets(Rule=name, Targets=[{"Id": "twin", "Arn": target["Arn"]}])
 
     local_ec2.put(instance_id)
     entry = {"Source": "test.ec2", "DetailType": "EC2 Instance State-change Notification"}
@@ -176,6 +177,7 @@ def test_what_a_rule_hears_goes_through_the_queue_to_the_function(aws, stack, lo
         detail = json.dumps({"instance-id": instance_id, "state": state})
         assert events.put_events(Entries=[entry | {"Detail": detail}])["FailedEntryCount"] == 0
     eventually(lambda: local_ec2.tokens(instance_id) == "required", "the state change is looked after", 120)
+    events.remove_targets(Rule=name, Ids=["twin"])
 
 
 def test_the_queue_hands_over_batches_and_takes_failures_back(aws, stack):
