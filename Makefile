@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 CARGO_DENY_VERSION := 0.20.2
 MINISTACK := .tools/ministack
-CDK := infra/cdk/node_modules
+NODE_MODULES := infra/node_modules
 CARGO_DENY := .tools/cargo-deny-$(CARGO_DENY_VERSION)
 
 # Everything that is started listens on 127.0.0.1, which no proxy reaches.
@@ -26,11 +26,11 @@ demo: $(VENV)/installed ## Run the function on a local EC2 and show what becomes
 	@PATH="$$PWD/$(VENV)/bin:$$PATH" exec $(VENV)/bin/python tests/demo.py
 
 .PHONY: test
-test: $(VENV)/installed $(MINISTACK)/installed $(CDK)/installed ## Pass every test, of the function and of the templates, which it deploys to an emulator
+test: $(VENV)/installed $(MINISTACK)/installed $(NODE_MODULES)/installed ## Pass every test, of the function and of the templates, which it deploys to an emulator
 	cargo test --workspace --locked
 	cargo build --package local-ec2 --locked
-	cd infra/cdk && npm run --silent check && npm test --silent
-	cd tests/infra && PYTHONDONTWRITEBYTECODE=1 ../../$(VENV)/bin/python -m pytest -p no:cacheprovider
+	cd infra && npm run --silent check && npm test --silent
+	cd tests/infra && PYTHONDONTWRITEBYTECODE=1 ../../$(VENV)/bin/python -m pytest
 
 .PHONY: check
 check: fmt lint doc deny test ## All that CI checks: format, lints, documentation, dependencies, tests
@@ -65,6 +65,13 @@ deploy: $(VENV)/installed ## Build and deploy the stack with SAM, which asks for
 	@$(VENV)/bin/python infra/account.py
 	cd infra && export PATH="$$PWD/../$(VENV)/bin:$$PATH" && sam build && sam deploy --guided
 
+.PHONY: organization
+organization: $(VENV)/installed ## Publish function and template for an organization: ORGANIZATION=o-… REGIONS=us-east-1,…
+	@[[ -n "$(ORGANIZATION)" && -n "$(REGIONS)" ]] || { echo "name the organization and the Regions: make organization ORGANIZATION=o-a1b2c3d4e5 REGIONS=us-east-1,eu-central-1" >&2; exit 1; }
+	@$(VENV)/bin/python infra/account.py
+	$(MAKE) package
+	$(VENV)/bin/python infra/organization.py "$(ORGANIZATION)" "$(REGIONS)" target/imds-enforcer.zip
+
 .PHONY: destroy
 destroy: $(VENV)/installed ## Delete the stack; its log and its dead-letter queue stay
 	@$(VENV)/bin/python infra/account.py
@@ -76,7 +83,7 @@ snapshots: $(VENV)/installed ## Write the snapshots anew after a change of answe
 
 .PHONY: clean
 clean: ## Remove all that was built or installed here
-	rm -rf target $(VENV) .tools infra/.aws-sam $(CDK) infra/cdk/cdk.out
+	rm -rf target $(VENV) .tools infra/.aws-sam $(NODE_MODULES) infra/cdk/cdk.out
 
 $(VENV)/installed: tests/requirements.txt
 	@command -v $(PYTHON) > /dev/null || { echo "install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -89,9 +96,9 @@ $(MINISTACK)/installed: tests/infra/ministack.txt
 	$(MINISTACK)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
-$(CDK)/installed: infra/cdk/package-lock.json
+$(NODE_MODULES)/installed: infra/package-lock.json
 	@command -v npm > /dev/null || { echo "install Node.js 20 or newer, with npm" >&2; exit 1; }
-	cd infra/cdk && npm ci --no-audit --no-fund
+	cd infra && npm ci --no-audit --no-fund
 	touch $@
 
 $(CARGO_DENY):

@@ -8,6 +8,7 @@ import * as iam from 'aws-cdk-lib/aws-iam';
 import * as kms from 'aws-cdk-lib/aws-kms';
 import * as lambda from 'aws-cdk-lib/aws-lambda';
 import * as sns from 'aws-cdk-lib/aws-sns';
+import { runSimulation, type Simulation } from '@cloud-copilot/iam-simulate';
 import { describe, expect, test } from 'vitest';
 import { ACKNOWLEDGED, makeApp } from './app.js';
 import { ImdsEnforcer, ImdsEnforcerProps } from './imds-enforcer.js';
@@ -101,4 +102,66 @@ test('two of them in one stack do not collide', () => {
 test('in observe mode the role can not write', () => {
   const roles = synthesize(() => ({ mode: 'observe' })).findResources('AWS::IAM::Role');
   expect(JSON.stringify(roles)).not.toContain('ModifyInstanceMetadataOptions');
+});
+
+describe('the role, stolen,', () => {
+  const ACCOUNT = '111122223333';
+  const instance = (region = 'us-east-1', account = ACCOUNT) => `arn:aws:ec2:${region}:${account}:instance/i-1a2b3c4d`;
+
+  /** What CloudFormation makes of a value, with the logical id in place of what only it knows. */
+  function resolved(value: any): any {
+    if (Array.isArray(value)) return value.map(resolved);
+    if (value === null || typeof value !== 'object') return value;
+    if (value.Ref === 'AWS::Partition') return 'aws';
+    if (value['Fn::GetAtt']) return `arn:aws:sqs:us-east-1:${ACCOUNT}:${value['Fn::GetAtt'][0]}`;
+    if (value['Fn::Join']) return resolved(value['Fn::Join'][1]).join(value['Fn::Join'][0]);
+    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, resolved(inner)]));
+  }
+
+  async function may(action: string, resource: string, context: Record<string, string> = {}) {
+    const stack = new Stack(new App(), 'Stack', { env: { account: ACCOUNT, region: 'us-east-1' } });
+    new ImdsEnforcer(stack, 'ImdsEnforcer', { code: anyCode() });
+    const [role] = Object.values(Template.fromStack(stack).findResources('AWS::IAM::Role'));
+    const policies = resolved(role.Properties.Policies) as { PolicyName: string; PolicyDocument: unknown }[];
+    const simulation: Simulation = {
+      request: {
+        principal: `arn:aws:iam::${ACCOUNT}:role/stolen`,
+        action,
+        resource: { resource, accountId: ACCOUNT },
+        contextVariables: context,
+      },
+      identityPolicies: policies.map((it) => ({ name: it.PolicyName, policy: it.PolicyDocument })),
+      serviceControlPolicies: [],
+      resourceControlPolicies: [],
+    };
+    const answer = await runSimulation(simulation, {});
+    if (answer.resultType !== 'single') throw new Error(JSON.stringify(answer));
+    expect(answer.result.ignoredContextKeys).toEqual([]);
+    return answer.result.analysis.result === 'Allowed';
+  }
+
+  const modify = (context: Record<string, string>, arn = instance()) => may('ec2:ModifyInstanceMetadataOptions', arn, context);
+
+  test('can require tokens', async () => {
+    expect(await modify({ 'ec2:Attribute/HttpTokens': 'required' })).toBe(true);
+  });
+
+  test('can not loosen an instance, nor change an option without requiring tokens', async () => {
+    expect(await modify({ 'ec2:Attribute/HttpTokens': 'optional' })).toBe(false);
+    expect(await modify({})).toBe(false);
+  });
+
+  test('can not touch another Region or account', async () => {
+    const required = { 'ec2:Attribute/HttpTokens': 'required' };
+    expect(await modify(required, instance('eu-central-1'))).toBe(false);
+    expect(await modify(required, instance('us-east-1', '444455556666'))).toBe(false);
+    expect(await may('ec2:DescribeInstances', '*', { 'ec2:Region': 'eu-central-1' })).toBe(false);
+    expect(await may('ec2:DescribeInstances', '*', { 'ec2:Region': 'us-east-1' })).toBe(true);
+  });
+
+  test('can do nothing else to an instance', async () => {
+    for (const action of ['ec2:TerminateInstances', 'ec2:StopInstances', 'ec2:CreateTags', 'ec2:ModifyInstanceAttribute']) {
+      expect(await may(action, instance())).toBe(false);
+    }
+  });
 });

@@ -7,6 +7,7 @@ set of seeded faults has some.
 import json
 import re
 
+import sam
 import template as templates
 from cfnlint.api import lint_all
 from template import ROOT, listed, statements
@@ -44,7 +45,7 @@ def properties(resources, name):
 
 def lint(template):
     """The errors and warnings of cfn-lint on the transformed template: on the raw one it misses most."""
-    text = json.dumps(templates.transformed(template))
+    text = json.dumps(sam.transformed(template))
     told = [it for it in lint_all(text) if not it.rule.id.startswith("I")]
     return [f"cfn-lint {it.rule.id}: {it.message}" for it in told]
 

@@ -117,8 +117,8 @@ def aws(tmp_path_factory):
         session = boto3.Session("AKIAIOSFODNN7EXAMPLE", "not-a-secret", region_name="us-east-1")
         patient = Config(read_timeout=120, retries={"total_max_attempts": 1})
 
-        def client(service):
-            return session.client(service, endpoint_url=endpoint, config=patient)
+        def client(service, region="us-east-1"):
+            return session.client(service, region_name=region, endpoint_url=endpoint, config=patient)
 
         client.endpoint = endpoint
         eventually(lambda: can_call(client("sts").get_caller_identity), "MiniStack answers")

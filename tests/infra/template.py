@@ -1,35 +1,11 @@
-"""The SAM template as CloudFormation sees it: transformed, and with its parameters resolved."""
+"""A template as a deployment sees it: with its parameters, conditions and functions resolved."""
 
-import copy
 import pathlib
 import re
 
-from samcli.yamlhelper import yaml_parse
-from samtranslator.translator.transform import transform
+import sam
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TEMPLATE = ROOT / "infra/template.yaml"
-
-
-class NoManagedPolicies:
-    """The translator asks for AWS's managed policies only where a template names one."""
-
-    def load(self):
-        return {}
-
-
-def raw():
-    """The template as it is written."""
-    return yaml_parse(TEMPLATE.read_text())
-
-
-def transformed(template=None):
-    """The template after the SAM transform, as `aws cloudformation` would deploy it."""
-    template = copy.deepcopy(template or raw())
-    for resource in template["Resources"].values():
-        if resource["Type"] == "AWS::Serverless::Function":
-            resource["Properties"]["CodeUri"] = "s3://amzn-s3-demo-bucket/function.zip"
-    return transform(template, {}, NoManagedPolicies())
 
 
 class Resolver:
@@ -107,7 +83,7 @@ class Resolver:
 
 def resources(template=None, **parameters):
     """The resources that a deployment with these parameters has, by logical id."""
-    return Resolver(transformed(template), parameters).resources()
+    return Resolver(sam.transformed(template), parameters).resources()
 
 
 def statements(resource):

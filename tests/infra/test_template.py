@@ -8,6 +8,7 @@ import sys
 
 import checks
 import pytest
+import sam
 import template as templates
 from samtranslator.model.exceptions import InvalidDocumentException
 
@@ -15,14 +16,14 @@ BIN = pathlib.Path(sys.executable).parent
 
 
 def test_sam_validates_it():
-    command = [BIN / "sam", "validate", "--lint", "--template", templates.TEMPLATE]
+    command = [BIN / "sam", "validate", "--lint", "--template", sam.TEMPLATE]
     environment = {**os.environ, "AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_nothing_is_wrong_with_it():
-    assert checks.findings(templates.raw()) == []
+    assert checks.findings(sam.raw()) == []
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_each_event_source_can_be_turned_off():
 
 
 def test_every_parameter_is_described_grouped_and_used():
-    raw = templates.raw()
+    raw = sam.raw()
     groups = raw["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     assert sorted(name for group in groups for name in group["Parameters"]) == sorted(raw["Parameters"])
     body = str({key: raw[key] for key in ("Conditions", "Resources")})
@@ -67,7 +68,7 @@ def test_every_parameter_is_described_grouped_and_used():
 
 
 def seeded(change):
-    template = copy.deepcopy(templates.raw())
+    template = copy.deepcopy(sam.raw())
     change(template["Resources"])
     return template
 
