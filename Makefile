@@ -21,12 +21,17 @@ export SAM_CLI_TELEMETRY := 0
 help: ## List the commands
 	@sed -nE 's/^([a-z]+):.* ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
+.PHONY: rust
+rust:
+	@command -v cargo > /dev/null || { echo "install Rust 1.95 with clippy and rustfmt, as by rustup" >&2; exit 1; }
+	@command -v cc > /dev/null || { echo "install a C compiler (on Debian: apt-get install build-essential)" >&2; exit 1; }
+
 .PHONY: demo
-demo: $(VENV)/installed ## Run the function on a local EC2 and show what becomes of every instance
+demo: rust $(VENV)/installed ## Run the function on a local EC2 and show what becomes of every instance
 	@PATH="$$PWD/$(VENV)/bin:$$PATH" exec $(VENV)/bin/python tests/demo.py
 
 .PHONY: test
-test: $(VENV)/installed $(MINISTACK)/installed $(NODE_MODULES)/installed ## Pass every test, of the function and of the templates, which it deploys to an emulator
+test: rust $(VENV)/installed $(MINISTACK)/installed $(NODE_MODULES)/installed ## Pass every test, of the function and of the templates, which it deploys to an emulator
 	cargo test --workspace --locked
 	cargo build --package local-ec2 --locked
 	cd infra && npm run --silent check && npm test --silent
@@ -56,12 +61,12 @@ advisories: $(CARGO_DENY) ## Check the dependencies against the RustSec database
 	.tools/bin/cargo-deny --locked check advisories
 
 .PHONY: package
-package: $(VENV)/installed ## Build the zip for Lambda, x86_64 with glibc 2.26 or newer
+package: rust $(VENV)/installed ## Build the zip for Lambda, x86_64 with glibc 2.26 or newer
 	PATH="$$PWD/$(VENV)/bin:$$PATH" cargo lambda build --release --locked --bin imds-enforcer --target x86_64-unknown-linux-gnu.2.26
 	@$(VENV)/bin/python infra/package.py target/lambda/imds-enforcer/bootstrap target/imds-enforcer.zip
 
 .PHONY: deploy
-deploy: $(VENV)/installed ## Build and deploy the stack with SAM, which asks for every parameter
+deploy: rust $(VENV)/installed ## Build and deploy the stack with SAM, which asks for every parameter
 	@$(VENV)/bin/python infra/account.py
 	cd infra && export PATH="$$PWD/../$(VENV)/bin:$$PATH" && sam build && sam deploy --guided
 

@@ -5,10 +5,12 @@ set of seeded faults has some.
 """
 
 import json
+import pathlib
 import re
 
 import sam
 import template as templates
+from cfn_guard_rs import run_checks
 from cfnlint.api import lint_all
 from template import ROOT, listed, statements
 
@@ -24,8 +26,6 @@ OF_LAMBDA = {
 
 # Where a wildcard stands because no ARN can: the one action that knows no resource.
 WITHOUT_RESOURCE = {"ec2:DescribeInstances", "xray:PutTraceSegments", "xray:PutTelemetryRecords"}
-
-FOURTEEN_DAYS = 14 * 24 * 60 * 60
 
 
 def iam_actions_of_the_code():
@@ -76,8 +76,6 @@ def the_function_is_what_the_build_makes(resources):
     for key, value in [("Runtime", "provided.al2023"), ("Handler", "bootstrap")]:
         if function.get(key) != value:
             yield f"{key} is {function.get(key)}, not {value}"
-    if function.get("DeadLetterConfig", {}).get("TargetArn") != "${DeadLetterQueue.Arn}":
-        yield "the function's failed events are lost"
 
 
 def times_fit_one_another(resources):
@@ -100,9 +98,6 @@ def nothing_is_lost(resources):
         yield "what the queue can't hand over is lost"
     if properties(resources, "StateChangeSource").get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
         yield "one failed message holds up its neighbours"
-    for name, queue in of_type(resources, "AWS::SQS::Queue").items():
-        if queue["Properties"].get("MessageRetentionPeriod") != FOURTEEN_DAYS:
-            yield f"{name} keeps messages for less than 14 days"
 
 
 def every_queue_admits_only_these_rules(resources):
@@ -128,16 +123,11 @@ def every_queue_admits_only_these_rules(resources):
                 yield f"{name} is not admitted at its dead-letter queue"
 
 
-def everything_that_keeps_data_is_encrypted_and_ends(resources):
-    for name, resource in resources.items():
-        kind, it = resource["Type"], resource["Properties"]
-        if kind == "AWS::SQS::Queue" and not (it.get("SqsManagedSseEnabled") or it.get("KmsMasterKeyId")):
-            yield f"{name} is not encrypted"
-        if kind == "AWS::Logs::LogGroup" and not it.get("RetentionInDays"):
-            yield f"{name} is kept for ever"
-        if kind in ("AWS::SQS::Queue", "AWS::Logs::LogGroup"):
-            if not {"DeletionPolicy", "UpdateReplacePolicy"} <= resource.keys():
-                yield f"nobody thought about what becomes of {name}"
+def guard(resources):
+    """The rules of `template.guard`."""
+    rules = (pathlib.Path(__file__).parent / "template.guard").read_text()
+    for failed in run_checks({"Resources": resources}, rules).not_compliant:
+        yield failed.Rule.name
 
 
 CHECKS = [
@@ -147,7 +137,7 @@ CHECKS = [
     times_fit_one_another,
     nothing_is_lost,
     every_queue_admits_only_these_rules,
-    everything_that_keeps_data_is_encrypted_and_ends,
+    guard,
 ]
 
 

@@ -88,6 +88,17 @@ def test_a_rule_hears_what_it_must_and_nothing_else(aws, stack, rule):
     assert {name for name, event in EVENTS.items() if hears(aws, event_pattern, event)} == HEARD[rule]
 
 
+def test_a_pattern_that_misses_an_event_is_found(aws, stack):
+    missing = json.loads(pattern(aws, stack, "ApiCallRuleName"))
+    for fault in [
+        {"$or": [{"eventName": ["RunInstances"]}]},
+        {"requestParameters": {"ModifyInstanceMetadataOptionsRequest": {"HttpTokens": ["optional"]}}},
+        {"responseElements": {"instancesSet": {"items": {"instanceId": [{"exists": True}]}}}},
+    ]:
+        faulty = json.dumps(missing | {"detail": missing["detail"] | fault})
+        assert {name for name, event in EVENTS.items() if hears(aws, faulty, event)} != HEARD["ApiCallRuleName"], fault
+
+
 def test_near_misses_are_not_heard(aws, stack):
     downgrade = "ModifyInstanceMetadataOptions/downgrade-to-optional"
     nested = ("detail", "requestParameters", "ModifyInstanceMetadataOptionsRequest")
