@@ -10,11 +10,12 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::http::{HttpRequest, HttpResponse};
-use aws_sdk_ec2::config::interceptors::InterceptorContext;
-use aws_sdk_ec2::config::retry::{ClassifyRetry, RetryAction, RetryConfig};
+use aws_sdk_ec2::config::interceptors::{AfterDeserializationInterceptorContextRef, InterceptorContext};
+use aws_sdk_ec2::config::retry::{ClassifyRetry, RetryAction, RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
-use aws_sdk_ec2::config::{BehaviorVersion, SharedHttpClient};
-use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::config::{BehaviorVersion, ConfigBag, Intercept, RuntimeComponents, SharedHttpClient};
+use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
 use aws_sdk_ec2::operation::modify_instance_metadata_options::ModifyInstanceMetadataOptionsError;
 use aws_sdk_ec2::types;
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -39,11 +40,11 @@ pub trait Ec2 {
     ///
     /// # Errors
     ///
-    /// [`Ec2Error`], after the retries of a retryable one.
+    /// [`Ec2Error`], after the SDK's retries of [`Ec2Error::Retryable`].
     fn describe_instances(
         &self,
         which: Which<'_>,
-        next_token: Option<String>,
+        next_token: Option<&str>,
     ) -> impl Future<Output = Result<Page, Ec2Error>> + Send;
 
     /// Requires tokens on an instance whose endpoint is not disabled, and changes nothing else.
@@ -51,7 +52,7 @@ pub trait Ec2 {
     ///
     /// # Errors
     ///
-    /// [`Ec2Error`], after the retries of a retryable one.
+    /// [`Ec2Error`], after the SDK's retries of [`Ec2Error::Retryable`].
     fn require_tokens(&self, id: &InstanceId) -> impl Future<Output = Result<MetadataOptions, Ec2Error>> + Send;
 }
 
@@ -76,7 +77,23 @@ pub struct Page {
 /// Why EC2 did not do as asked, by what can be done about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Ec2Error {
-    /// EC2 does not know the instance, or not yet. Try again if it must exist.
+    /// The account's request rate is used up. Wait for a turn, then call again.
+    #[error("{code}: {message}")]
+    Throttled {
+        /// EC2's error code.
+        code: String,
+        /// EC2's message.
+        message: String,
+    },
+    /// The instance is in no state to be changed, or not yet. Call again in a while.
+    #[error("{code}: {message}")]
+    NotReady {
+        /// EC2's error code.
+        code: String,
+        /// EC2's message.
+        message: String,
+    },
+    /// EC2 does not know the instance, or not yet. Call again in a while if it must exist.
     #[error("{code}: {message}")]
     NotFound {
         /// EC2's error code.
@@ -84,8 +101,7 @@ pub enum Ec2Error {
         /// EC2's message.
         message: String,
     },
-    /// It can succeed later as it is: throttling, a fault of EC2, of the network, or the
-    /// instance's state. Try again.
+    /// A fault of EC2 or of the network, which the SDK's retries did not get over.
     #[error("{code}: {message}")]
     Retryable {
         /// EC2's error code, or the SDK's name of the error.
@@ -108,13 +124,15 @@ impl Ec2Error {
     #[must_use]
     pub fn into_failure(self) -> Failure {
         let retryable = match &self {
-            Self::NotFound { .. } | Self::Retryable { .. } => true,
+            Self::Throttled { .. } | Self::NotReady { .. } | Self::NotFound { .. } | Self::Retryable { .. } => true,
             Self::Refused { .. } => false,
         };
         match self {
-            Self::NotFound { code, message } | Self::Retryable { code, message } | Self::Refused { code, message } => {
-                Failure { code, message, retryable }
-            }
+            Self::Throttled { code, message }
+            | Self::NotReady { code, message }
+            | Self::NotFound { code, message }
+            | Self::Retryable { code, message }
+            | Self::Refused { code, message } => Failure { code, message, retryable },
         }
     }
 }
@@ -131,7 +149,9 @@ impl SdkEc2 {
     pub fn new(config: &SdkConfig) -> Self {
         let config = aws_sdk_ec2::config::Builder::from(config)
             .retry_config(retries())
-            .retry_classifier(NotYet)
+            .retry_partition(retry_partition())
+            .retry_classifier(Retries)
+            .interceptor(WholeAnswer)
             .timeout_config(timeouts())
             .build();
         Self { client: Client::from_conf(config) }
@@ -188,13 +208,20 @@ fn http_client() -> SharedHttpClient {
     })
 }
 
-/// Five attempts, 0.2 s to 3 s apart with jitter: a throttled call waits out its bucket, and one
-/// that fails for ever is given up well inside the whole-operation time-out.
+/// Five attempts, 0.2 s to 3 s apart with jitter: one that fails for ever is given up well inside
+/// the whole-operation time-out.
 fn retries() -> RetryConfig {
     RetryConfig::standard()
         .with_max_attempts(5)
         .with_initial_backoff(Duration::from_millis(200))
         .with_max_backoff(Duration::from_secs(3))
+}
+
+/// The SDK's quota of retries, which keeps a fault of EC2 from being answered with five times the
+/// calls. It comes back with time too, not with successes alone: a minute after a storm, when
+/// Lambda tries again, it is full.
+fn retry_partition() -> RetryPartition {
+    RetryPartition::custom("EC2").token_bucket(TokenBucket::builder().refill_rate(10.0).build()).build()
 }
 
 /// Both actions answer within a second when EC2 is well; the templates give the function a minute.
@@ -206,29 +233,56 @@ fn timeouts() -> TimeoutConfig {
         .build()
 }
 
-/// Retries what is only not yet so: eventual consistency, and an instance that is still starting.
+/// Refuses an answer that ends before its end: the SDK reads what there is of it, and would take
+/// instances that it does not hold for instances that do not exist.
 #[derive(Debug)]
-struct NotYet;
+struct WholeAnswer;
 
-impl ClassifyRetry for NotYet {
-    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        let error = context.output_or_error().and_then(Result::err).and_then(|error| error.as_operation_error());
-        let code = error.and_then(|error| error.downcast_ref::<ModifyInstanceMetadataOptionsError>()?.code());
-        if code.is_some_and(|code| is_not_found(code) || is_wrong_state(code)) {
-            RetryAction::transient_error()
-        } else {
-            RetryAction::NoActionIndicated
+impl Intercept for WholeAnswer {
+    fn name(&self) -> &'static str {
+        "whole answer"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.response().body().bytes().unwrap_or_default().trim_ascii_end();
+        if context.response().status().is_success() && !body.ends_with(b"Response>") {
+            return Err(format!("EC2's answer of {} bytes has no end: it was cut off", body.len()).into());
         }
+        Ok(())
+    }
+}
+
+/// What the SDK's own classifiers leave out: an answer that can't be read is a fault like any other,
+/// and what is throttled is left to the caller, since a retry takes its turn like any other call.
+#[derive(Debug)]
+struct Retries;
+
+impl ClassifyRetry for Retries {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let Some(Err(error)) = context.output_or_error() else { return RetryAction::NoActionIndicated };
+        if error.is_response_error() || error.is_interceptor_error() {
+            return RetryAction::transient_error();
+        }
+        let code = error.as_operation_error().and_then(|error| {
+            let modify = error.downcast_ref::<ModifyInstanceMetadataOptionsError>().map(ProvideErrorMetadata::code);
+            modify.or_else(|| error.downcast_ref::<DescribeInstancesError>().map(ProvideErrorMetadata::code))?
+        });
+        if code.is_some_and(is_throttled) { RetryAction::RetryForbidden } else { RetryAction::NoActionIndicated }
     }
 
     fn name(&self) -> &'static str {
-        "instance not yet known or not yet modifiable"
+        "what the SDK's classifiers leave out"
     }
 }
 
 /// The SDK's futures are boxed: nested in one another they are too deep for the compiler to lay out.
 impl Ec2 for SdkEc2 {
-    async fn describe_instances(&self, which: Which<'_>, next_token: Option<String>) -> Result<Page, Ec2Error> {
+    async fn describe_instances(&self, which: Which<'_>, next_token: Option<&str>) -> Result<Page, Ec2Error> {
         let filters = match which {
             Which::Named(ids) => vec![filter("instance-id", ids.iter().map(InstanceId::as_str))],
             Which::Violators => vec![
@@ -237,8 +291,9 @@ impl Ec2 for SdkEc2 {
             ],
         };
         let call = self.client.describe_instances().set_filters(Some(filters)).max_results(INSTANCES_PER_PAGE);
-        let answer =
-            Box::pin(call.set_next_token(next_token).send()).await.map_err(|error| classify(&error, IAM_ACTIONS[0]))?;
+        let answer = Box::pin(call.set_next_token(next_token.map(str::to_owned)).send())
+            .await
+            .map_err(|error| classify(&error, IAM_ACTIONS[0]))?;
 
         let next_token = answer.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
         let instances = answer.reservations().iter().flat_map(types::Reservation::instances);
@@ -303,9 +358,13 @@ where
     };
     let message = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or("no message");
     let code = code.to_owned();
-    if is_not_found(&code) {
+    if is_throttled(&code) {
+        Ec2Error::Throttled { code, message: message.to_owned() }
+    } else if matches!(code.as_str(), "IncorrectInstanceState" | "IncorrectState") {
+        Ec2Error::NotReady { code, message: message.to_owned() }
+    } else if code == "InvalidInstanceID.NotFound" {
         Ec2Error::NotFound { code, message: message.to_owned() }
-    } else if status >= 500 || is_wrong_state(&code) || is_passing(&code) {
+    } else if status >= 500 || is_passing(&code) {
         Ec2Error::Retryable { code, message: message.to_owned() }
     } else {
         let message = format!("{message}{}", advice(&code, action));
@@ -325,33 +384,26 @@ fn sdk_name<E>(error: &SdkError<E, HttpResponse>) -> &'static str {
     }
 }
 
-fn is_not_found(code: &str) -> bool {
-    code == "InvalidInstanceID.NotFound"
+fn is_throttled(code: &str) -> bool {
+    code.contains("Throttl") || matches!(code, "RequestLimitExceeded" | "TooManyRequestsException")
 }
 
-fn is_wrong_state(code: &str) -> bool {
-    matches!(code, "IncorrectInstanceState" | "IncorrectState")
-}
-
-/// Whether an error that EC2 answers with a status below 500 passes by itself: throttling, and
-/// credentials or a clock that the next environment of the function may have right.
+/// Whether an error that EC2 answers with a status below 500 passes by itself: credentials or a
+/// clock that the next environment of the function may have right, too.
 fn is_passing(code: &str) -> bool {
-    code.contains("Throttl")
-        || matches!(
-            code,
-            "RequestLimitExceeded"
-                | "TooManyRequestsException"
-                | "RequestTimeout"
-                | "RequestTimeoutException"
-                | "InternalError"
-                | "InternalFailure"
-                | "ServiceUnavailable"
-                | "Unavailable"
-                | "RequestExpired"
-                | "ExpiredToken"
-                | "ExpiredTokenException"
-                | "RequestTimeTooSkewed"
-        )
+    matches!(
+        code,
+        "RequestTimeout"
+            | "RequestTimeoutException"
+            | "InternalError"
+            | "InternalFailure"
+            | "ServiceUnavailable"
+            | "Unavailable"
+            | "RequestExpired"
+            | "ExpiredToken"
+            | "ExpiredTokenException"
+            | "RequestTimeTooSkewed"
+    )
 }
 
 /// What to grant, or whom to ask, after a refusal.
@@ -391,13 +443,13 @@ mod tests {
             ("Throttling", 400),
             ("ThrottlingException", 400),
             ("EC2ThrottledException", 400),
-            ("IncorrectInstanceState", 400),
-            ("RequestExpired", 400),
-            ("InternalError", 500),
-            ("SomethingNew", 503),
         ] {
+            assert!(matches!(class(code, status), Ec2Error::Throttled { .. }), "{code}");
+        }
+        for (code, status) in [("RequestExpired", 400), ("InternalError", 500), ("SomethingNew", 503)] {
             assert!(matches!(class(code, status), Ec2Error::Retryable { .. }), "{code}");
         }
+        assert!(matches!(class("IncorrectInstanceState", 400), Ec2Error::NotReady { .. }));
         for code in
             ["UnauthorizedOperation", "OperationNotPermitted", "UnsupportedOperation", "InvalidParameterValue", "New"]
         {

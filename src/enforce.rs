@@ -18,7 +18,8 @@ use crate::ec2::{Ec2, Ec2Error, IDS_PER_DESCRIBE, Page, Which};
 use crate::event::{self, EventError, EventSummary, Invocation, Message, Request, Targets};
 use crate::instance::{HttpTokens, Instance, InstanceId, MalformedInstanceId, MetadataOptions};
 use crate::policy::{Decision, decide};
-use crate::report::{Failure, InstanceReport, MessageReport, Outcome, Report};
+use crate::report::{Failure, InstanceReport, Instances, MessageReport, Outcome, Report};
+use crate::request_rate::RequestRate;
 use crate::telemetry;
 
 /// Most calls of `ModifyInstanceMetadataOptions` in flight: more gain little, since EC2 refills
@@ -34,12 +35,15 @@ pub struct Enforcer<E> {
     pub region: String,
     /// Whether it writes.
     pub mode: Mode,
-    /// How long to wait before each further look for ids that EC2 does not know yet.
-    pub visibility_waits: Vec<Duration>,
+    /// How long to wait before each further look for an instance that EC2 does not know yet, and
+    /// before each further call for one that is not ready yet.
+    pub waits: Vec<Duration>,
+    describe_rate: RequestRate,
+    modify_rate: RequestRate,
 }
 
-/// Waits for a new instance to become visible: 3.75 s in all, which EC2 rarely needs.
-pub const VISIBILITY_WAITS: [Duration; 4] =
+/// Waits for a new instance: 3.75 s in all, which EC2 rarely needs.
+const WAITS: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
 /// What an invocation answers when it succeeds.
@@ -49,8 +53,15 @@ pub const VISIBILITY_WAITS: [Duration; 4] =
 pub enum Answer {
     /// Of a bare event: the report.
     Report(Box<Report>),
-    /// Of an SQS event: the messages that go back to the queue.
-    Batch(SqsBatchResponse),
+    /// Of an SQS event.
+    Batch {
+        /// The messages that go back to the queue: all that is answered.
+        #[serde(flatten)]
+        response: SqsBatchResponse,
+        /// The report, which is only logged.
+        #[serde(skip)]
+        report: Box<Report>,
+    },
 }
 
 /// Why an invocation fails. Lambda tries an asynchronous one twice more, then the dead-letter
@@ -104,16 +115,24 @@ impl Deadline {
         }
     }
 
+    /// What is waited for before a call; `None` if nothing more is to be started.
+    async fn before_call<T>(self, wait: impl Future<Output = T>) -> Option<T> {
+        if Instant::now() >= self.start_until {
+            return None;
+        }
+        timeout_at(self.start_until, wait).await.ok()
+    }
+
     /// A call of EC2, given up when the time is over.
     async fn call<T>(self, call: impl Future<Output = Result<T, Ec2Error>>) -> Result<T, Ec2Error> {
-        let passed = |what| Ec2Error::Retryable {
-            code: "DeadlineExceeded".to_owned(),
-            message: format!("the function's time-out was near: {what}"),
-        };
-        if Instant::now() >= self.start_until {
-            return Err(passed("the call was not begun"));
-        }
-        timeout_at(self.wait_until, call).await.unwrap_or_else(|_| Err(passed("EC2 had not answered")))
+        timeout_at(self.wait_until, call).await.unwrap_or_else(|_| Err(deadline_exceeded("EC2 had not answered")))
+    }
+}
+
+fn deadline_exceeded(what: &str) -> Ec2Error {
+    Ec2Error::Retryable {
+        code: "DeadlineExceeded".to_owned(),
+        message: format!("the function's time-out was near: {what}"),
     }
 }
 
@@ -143,14 +162,35 @@ impl Work {
     }
 }
 
-/// What became of the work.
+/// What became of the work. It grows with what events named, not with the account.
+#[derive(Debug, Default)]
 struct Done {
-    instances: Vec<InstanceReport>,
+    instances: Instances,
+    /// Those that the report has no room for, until there is a line of the log full of them.
+    unlisted: Vec<InstanceReport>,
+    /// The named instances that failed.
+    failed: BTreeSet<InstanceId>,
+    /// Whether an instance that was found by filter failed.
+    violators_failed: bool,
     /// The failure of the look-up by filter.
     error: Option<Failure>,
 }
 
 impl<E: Ec2> Enforcer<E> {
+    /// The function for one Region. It calls EC2 at the rates that EC2's documentation on request
+    /// throttling gives an account's filtered `DescribeInstances` and its
+    /// `ModifyInstanceMetadataOptions` in a Region.
+    pub fn new(ec2: E, region: String, mode: Mode) -> Self {
+        Self {
+            ec2,
+            region,
+            mode,
+            waits: WAITS.to_vec(),
+            describe_rate: RequestRate::new(100, 20),
+            modify_rate: RequestRate::new(100, 5),
+        }
+    }
+
     /// Handles one invocation, whose payload is `json` and which must be answered before `end`.
     ///
     /// # Errors
@@ -195,17 +235,17 @@ impl<E: Ec2> Enforcer<E> {
             }
         }
         let done = self.look_after(&work, deadline).await;
-        let messages: Vec<_> = messages.into_iter().map(|message| message_report(message, &work, &done)).collect();
+        let messages: Vec<_> = messages.into_iter().map(|message| message_report(message, &done)).collect();
 
         let event =
             EventSummary { name: "SQS batch".to_owned(), source: "aws:sqs".to_owned(), ..EventSummary::default() };
         let report = Report { messages, ..Report::new(self.mode, event, done.instances, done.error) };
         telemetry::log_report(&report);
         let mut response = SqsBatchResponse::default();
-        for message in report.messages.into_iter().filter(|message| message.failed) {
-            response.add_failure(message.message_id);
+        for message in report.messages.iter().filter(|message| message.failed) {
+            response.add_failure(&message.message_id);
         }
-        Answer::Batch(response)
+        Answer::Batch { response, report: Box::new(report) }
     }
 
     /// Looks the work's instances up and, as they are found, concludes about each.
@@ -220,17 +260,20 @@ impl<E: Ec2> Enforcer<E> {
             error
         };
         let found = stream::unfold(found, async |mut found| Some((found.recv().await?, found)));
-        let conclude = found.map(|finding| self.conclude(finding, work, deadline)).buffer_unordered(WRITES_IN_FLIGHT);
-        let (error, mut instances) = tokio::join!(look_up, conclude.collect::<Vec<_>>());
-        instances.extend(work.malformed.iter().map(refuse_malformed));
-        Done { instances, error }
+        let concluded = found.map(|finding| self.conclude(finding, work, deadline)).buffer_unordered(WRITES_IN_FLIGHT);
+        let done = concluded.fold(Done::default(), async |done, (id, outcome)| done.with(id, outcome, work));
+        let (error, done) = tokio::join!(look_up, done);
+        let done = Done { error, ..done };
+        let mut done = work.malformed.iter().fold(done, Done::with_malformed);
+        done.log_unlisted();
+        done
     }
 
     /// Looks the named instances up, and for a while again those that EC2 does not know yet.
     async fn look_up_named(&self, work: &Work, deadline: Deadline, findings: mpsc::Sender<Finding>) {
         let mut missing: Vec<InstanceId> = work.named.keys().cloned().collect();
         missing = self.describe(missing, deadline, &findings).await;
-        for wait in &self.visibility_waits {
+        for wait in &self.waits {
             if missing.is_empty() || Instant::now() + *wait >= deadline.start_until {
                 break;
             }
@@ -281,9 +324,8 @@ impl<E: Ec2> Enforcer<E> {
         if !work.violators {
             return None;
         }
-        let mut seen = BTreeSet::new();
         let result = self.pages(Which::Violators, deadline, async |instance| {
-            if !work.named.contains_key(&instance.id) && seen.insert(instance.id.clone()) {
+            if !work.named.contains_key(&instance.id) {
                 send(&findings, Finding::Described(instance)).await;
             }
         });
@@ -299,7 +341,8 @@ impl<E: Ec2> Enforcer<E> {
     ) -> Result<(), Ec2Error> {
         let mut next_token = None;
         loop {
-            let page: Page = deadline.call(self.ec2.describe_instances(which, next_token)).await?;
+            let describe = async || self.ec2.describe_instances(which, next_token.as_deref()).await;
+            let page: Page = self.call(&self.describe_rate, deadline, describe).await?;
             for instance in page.instances {
                 each(instance).await;
             }
@@ -310,9 +353,40 @@ impl<E: Ec2> Enforcer<E> {
         }
     }
 
+    /// A call of EC2 in its turn: again when it was throttled, and in a while when the instance
+    /// is not yet known or not yet ready.
+    async fn call<T>(
+        &self,
+        rate: &RequestRate,
+        deadline: Deadline,
+        call: impl AsyncFn() -> Result<T, Ec2Error>,
+    ) -> Result<T, Ec2Error> {
+        let mut error = deadline_exceeded("the call was not begun");
+        let mut waits = self.waits.iter();
+        while deadline.before_call(rate.turn()).await.is_some() {
+            error = match deadline.call(call()).await {
+                Err(error) => error,
+                answer => return answer,
+            };
+            let wait = match error {
+                Ec2Error::Throttled { .. } => {
+                    rate.throttled();
+                    waits.next().map(|_| Duration::ZERO)
+                }
+                Ec2Error::NotReady { .. } | Ec2Error::NotFound { .. } => waits.next().copied(),
+                Ec2Error::Retryable { .. } | Ec2Error::Refused { .. } => None,
+            };
+            let Some(wait) = wait else { break };
+            if deadline.before_call(sleep(wait)).await.is_none() {
+                break;
+            }
+        }
+        Err(error)
+    }
+
     /// What becomes of one finding.
-    async fn conclude(&self, finding: Finding, work: &Work, deadline: Deadline) -> InstanceReport {
-        let (id, outcome) = match finding {
+    async fn conclude(&self, finding: Finding, work: &Work, deadline: Deadline) -> (InstanceId, Outcome) {
+        match finding {
             Finding::Described(instance) => (instance.id.clone(), self.act(instance, work, deadline).await),
             Finding::Unknown(id) => {
                 let outcome = not_found(&id, work, None);
@@ -320,8 +394,7 @@ impl<E: Ec2> Enforcer<E> {
                 (id, outcome)
             }
             Finding::Failed(id, error) => (id, Outcome::Failed { before: None, error }),
-        };
-        InstanceReport { instance_id: id.to_string(), outcome }
+        }
     }
 
     /// Does what is decided about a described instance. No exemption exists in this version.
@@ -345,7 +418,8 @@ impl<E: Ec2> Enforcer<E> {
 
     async fn require_tokens(&self, instance: Instance, work: &Work, deadline: Deadline) -> Outcome {
         let Instance { id, metadata_options: before, managed_by, state: _, tags: _ } = instance;
-        let error = match deadline.call(self.ec2.require_tokens(&id)).await {
+        let require_tokens = async || self.ec2.require_tokens(&id).await;
+        let error = match self.call(&self.modify_rate, deadline, require_tokens).await {
             Ok(after) if after.http_tokens == Some(HttpTokens::Required) => return Outcome::Enforced { before, after },
             Ok(after) => not_applied(after.http_tokens.as_ref()),
             Err(Ec2Error::NotFound { .. }) => return not_found(&id, work, Some(before)),
@@ -384,13 +458,8 @@ fn not_applied(answered: Option<&HttpTokens>) -> Failure {
     }
 }
 
-fn refuse_malformed(id: &MalformedInstanceId) -> InstanceReport {
-    let error = Failure { code: "InvalidInstanceID.Malformed".to_owned(), message: id.to_string(), retryable: false };
-    InstanceReport { instance_id: id.as_str().to_owned(), outcome: Outcome::Failed { before: None, error } }
-}
-
 /// What became of one message: it failed if it could not be read, or anything it asked for failed.
-fn message_report(message: Message, work: &Work, done: &Done) -> MessageReport {
+fn message_report(message: Message, done: &Done) -> MessageReport {
     let Message { message_id, request } = message;
     let report = MessageReport { message_id, event: None, ignored: None, refused: None, failed: true };
     match request {
@@ -399,21 +468,52 @@ fn message_report(message: Message, work: &Work, done: &Done) -> MessageReport {
             MessageReport { event: Some(event), ignored: Some(ignored.to_string()), failed: false, ..report }
         }
         Ok(Request { event, targets: Ok(targets) }) => {
-            MessageReport { event: Some(event), failed: done.failed_for(&targets, work), ..report }
+            MessageReport { event: Some(event), failed: done.failed_for(&targets), ..report }
         }
     }
 }
 
 impl Done {
+    /// With what became of one instance.
+    fn with(mut self, id: InstanceId, outcome: Outcome, work: &Work) -> Self {
+        self.list(InstanceReport { instance_id: id.to_string(), outcome: outcome.clone() });
+        if matches!(outcome, Outcome::Failed { .. }) {
+            if work.named.contains_key(&id) {
+                self.failed.insert(id);
+            } else {
+                self.violators_failed = true;
+            }
+        }
+        self
+    }
+
+    fn with_malformed(mut self, id: &MalformedInstanceId) -> Self {
+        let error =
+            Failure { code: "InvalidInstanceID.Malformed".to_owned(), message: id.to_string(), retryable: false };
+        let outcome = Outcome::Failed { before: None, error };
+        self.list(InstanceReport { instance_id: id.as_str().to_owned(), outcome });
+        self
+    }
+
+    fn list(&mut self, instance: InstanceReport) {
+        if let Err(unlisted) = self.instances.add(instance) {
+            self.unlisted.push(unlisted);
+        }
+        if self.unlisted.len() == telemetry::ON_A_LINE {
+            self.log_unlisted();
+        }
+    }
+
+    fn log_unlisted(&mut self) {
+        telemetry::log_unlisted(&self.unlisted);
+        self.unlisted.clear();
+    }
+
     /// Whether anything that these targets asked for failed.
-    fn failed_for(&self, targets: &Targets, work: &Work) -> bool {
-        let named = |id: &InstanceId| targets.named.contains(id);
-        let found_by_filter = |id: &InstanceId| targets.violators && !work.named.contains_key(id);
-        let mut failed =
-            self.instances.iter().filter(|it| it.failure().is_some()).filter_map(|it| it.instance_id.parse().ok());
+    fn failed_for(&self, targets: &Targets) -> bool {
         !targets.malformed.is_empty()
-            || (targets.violators && self.error.is_some())
-            || failed.any(|id| named(&id) || found_by_filter(&id))
+            || (targets.violators && (self.error.is_some() || self.violators_failed))
+            || targets.named.iter().any(|id| self.failed.contains(id))
     }
 }
 

@@ -24,6 +24,7 @@
 //! | [`policy`] | the decision table; pure |
 //! | [`report`] | what was done, as data; pure |
 //! | [`config`] | what the environment variables mean; pure |
+//! | [`request_rate`] | how fast an action of EC2 may be called |
 //! | [`ec2`] | the port to EC2 and the SDK behind it: the only file that names the SDK for EC2 |
 //! | [`enforce`] | one invocation from event to report |
 //! | [`telemetry`] | the log |
@@ -37,4 +38,5 @@ pub mod event;
 pub mod instance;
 pub mod policy;
 pub mod report;
+pub mod request_rate;
 pub mod telemetry;

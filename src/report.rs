@@ -25,14 +25,51 @@ pub struct Report {
     pub ignored: Option<String>,
     /// The instances by outcome.
     pub counts: Counts,
-    /// Every instance that was looked at.
+    /// The instances that were looked at: at most [`LISTED`] that failed, and as many others.
     pub instances: Vec<InstanceReport>,
+    /// How many more there were, which stand in the log in place of an entry here.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unlisted: usize,
     /// What failed that was not one instance's: the look-up by filter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
     /// Of an SQS batch, every message.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<MessageReport>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// Most failed instances that a report lists, and most others: as many as one launch can have. A
+/// sweep finds any number, and memory is not to grow with it.
+pub const LISTED: usize = 1000;
+
+/// Instances that were looked at: all are counted, and listed while there is room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Instances {
+    counts: Counts,
+    failed: Vec<InstanceReport>,
+    others: Vec<InstanceReport>,
+}
+
+impl Instances {
+    /// Counts an instance and lists it.
+    ///
+    /// # Errors
+    ///
+    /// The instance, if there is no room to list it.
+    pub fn add(&mut self, instance: InstanceReport) -> Result<(), InstanceReport> {
+        self.counts.add(&instance.outcome);
+        let list = if instance.failure().is_some() { &mut self.failed } else { &mut self.others };
+        if list.len() == LISTED {
+            return Err(instance);
+        }
+        list.push(instance);
+        Ok(())
+    }
 }
 
 /// One instance of a report.
@@ -147,21 +184,18 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn of(instances: &[InstanceReport]) -> Self {
-        let mut counts = Self { examined: instances.len(), ..Self::default() };
-        for instance in instances {
-            *match instance.outcome {
-                Outcome::Enforced { .. } => &mut counts.enforced,
-                Outcome::WouldEnforce { .. } => &mut counts.would_enforce,
-                Outcome::Compliant { .. } => &mut counts.compliant,
-                Outcome::EndpointDisabled { .. } => &mut counts.endpoint_disabled,
-                Outcome::Exempt { .. } => &mut counts.exempt,
-                Outcome::Gone { .. } => &mut counts.gone,
-                Outcome::NotFound => &mut counts.not_found,
-                Outcome::Failed { .. } => &mut counts.failed,
-            } += 1;
-        }
-        counts
+    fn add(&mut self, outcome: &Outcome) {
+        self.examined += 1;
+        *match outcome {
+            Outcome::Enforced { .. } => &mut self.enforced,
+            Outcome::WouldEnforce { .. } => &mut self.would_enforce,
+            Outcome::Compliant { .. } => &mut self.compliant,
+            Outcome::EndpointDisabled { .. } => &mut self.endpoint_disabled,
+            Outcome::Exempt { .. } => &mut self.exempt,
+            Outcome::Gone { .. } => &mut self.gone,
+            Outcome::NotFound => &mut self.not_found,
+            Outcome::Failed { .. } => &mut self.failed,
+        } += 1;
     }
 }
 
@@ -184,15 +218,17 @@ impl InstanceReport {
 
 impl Report {
     /// The report on `event`, which asked for `instances` to be looked at.
-    pub fn new(mode: Mode, event: EventSummary, mut instances: Vec<InstanceReport>, error: Option<Failure>) -> Self {
+    pub fn new(mode: Mode, event: EventSummary, instances: Instances, error: Option<Failure>) -> Self {
+        let Instances { counts, failed, others } = instances;
+        let mut instances = [failed, others].concat();
         instances.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
-        let counts = Counts::of(&instances);
-        Self { mode, event, ignored: None, counts, instances, error, messages: Vec::new() }
+        let unlisted = counts.examined - instances.len();
+        Self { mode, event, ignored: None, counts, instances, unlisted, error, messages: Vec::new() }
     }
 
     /// The report on an event that asked for nothing.
     pub fn of_ignored(mode: Mode, event: EventSummary, reason: String) -> Self {
-        Self { ignored: Some(reason), ..Self::new(mode, event, Vec::new(), None) }
+        Self { ignored: Some(reason), ..Self::new(mode, event, Instances::default(), None) }
     }
 
     /// Whether every instance that was asked for was looked after.
@@ -205,7 +241,7 @@ impl Report {
 /// Counts and names what failed: the message of a failed invocation.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mode, event, ignored, counts, instances, error, messages } = self;
+        let Self { mode, event, ignored, counts, instances, unlisted, error, messages } = self;
         write!(f, "{}: ", event.name)?;
         if let Some(reason) = ignored {
             return write!(f, "ignored: {reason}");
@@ -217,6 +253,9 @@ impl fmt::Display for Report {
         }
         for (failure, ids) in by_code(instances) {
             write!(f, "; {failure} [{}]", ids.join(", "))?;
+        }
+        if *unlisted > 0 {
+            write!(f, "; {unlisted} more instances stand in the log alone")?;
         }
         if let Some(error) = error {
             write!(f, "; looking up the instances whose tokens are not required failed: {error}")?;
@@ -270,7 +309,9 @@ mod tests {
 
     fn report(instances: Vec<InstanceReport>, error: Option<Failure>) -> Report {
         let event = EventSummary { name: "RunInstances".to_owned(), ..EventSummary::default() };
-        Report::new(Mode::Enforce, event, instances, error)
+        let mut all = Instances::default();
+        assert!(instances.into_iter().all(|it| all.add(it).is_ok()));
+        Report::new(Mode::Enforce, event, all, error)
     }
 
     #[test]
@@ -298,6 +339,19 @@ mod tests {
         let report = report(Vec::new(), Some(error));
         assert!(!report.is_complete());
         assert!(report.to_string().contains("InternalError: no"));
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_counted_and_handed_back() {
+        let mut instances = Instances::default();
+        let not_found = |n| InstanceReport { instance_id: format!("i-1{n:07x}"), outcome: Outcome::NotFound };
+        let handed_back = (0..LISTED + 2).filter(|n| instances.add(not_found(*n)).is_err()).count();
+        assert_eq!(handed_back, 2);
+        assert!(instances.add(failed("i-00000001", "InternalError")).is_ok(), "a failure has room of its own");
+        let report = Report::new(Mode::Enforce, EventSummary::default(), instances, None);
+        assert_eq!((report.counts.examined, report.instances.len(), report.unlisted), (LISTED + 3, LISTED + 1, 2));
+        assert!(report.to_string().contains("1 of 1003 instances failed"), "{report}");
+        assert!(report.to_string().contains("; 2 more instances stand in the log alone"), "{report}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Stable keys, so that alarms and queries can rely on them. Never the body of an event.
 
+use serde::Serialize;
 use tracing::{error, info, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -11,7 +12,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use crate::config::Config;
 use crate::event::EventError;
 use crate::instance::{HttpTokens, InstanceId, MetadataOptionsState};
-use crate::report::{Counts, Outcome, Report};
+use crate::report::{Counts, InstanceReport, MessageReport, Outcome, Report};
 
 /// Sends every line that passes `filter` to standard output, which Lambda takes to CloudWatch Logs.
 ///
@@ -51,13 +52,21 @@ pub(crate) fn log_write(id: &InstanceId, outcome: &Outcome) {
     }
 }
 
-/// After an invocation: its report.
+/// Of instances that the report has no room for, if there are any: what became of them.
+pub(crate) fn log_unlisted(instances: &[InstanceReport]) {
+    if !instances.is_empty() {
+        info!(report = json(&Part { instances, messages: &[] }), "unlisted");
+    }
+}
+
+/// After an invocation: its report, the instances on as many lines as CloudWatch Logs needs.
 pub(crate) fn log_report(report: &Report) {
-    let Report { mode, event, ignored, counts, instances: _, error, messages } = report;
+    let Report { mode, event, ignored, counts, instances: _, unlisted, error, messages } = report;
     if let Some(reason) = ignored {
         info!(event_id = event.id, event_name = event.name, ignored = reason, "event ignored");
         return;
     }
+    let mut parts = parts(report).into_iter();
     let Counts { examined, enforced, would_enforce, compliant, endpoint_disabled, exempt, gone, not_found, failed } =
         *counts;
     macro_rules! log {
@@ -79,7 +88,8 @@ pub(crate) fn log_report(report: &Report) {
                 messages = messages.len(),
                 code = error.as_ref().map(|it| it.code.as_str()),
                 error = error.as_ref().map(|it| it.message.as_str()),
-                report = serde_json::to_string(report).unwrap_or_default(),
+                unlisted,
+                report = parts.next(),
                 $message
             )
         };
@@ -89,6 +99,50 @@ pub(crate) fn log_report(report: &Report) {
     } else {
         log!(error, "incomplete");
     }
+    for part in parts {
+        info!(event_id = event.id, event_name = event.name, report = part, "continued");
+    }
+}
+
+/// Most instances, and most messages of a batch, on one line: of these two hundred each stay below
+/// the 256 KiB that a line may have to be kept whole by CloudWatch Logs of any age.
+pub(crate) const ON_A_LINE: usize = 200;
+
+/// A part of a report that has a line of its own.
+#[derive(Serialize)]
+struct Part<'a> {
+    instances: &'a [InstanceReport],
+    messages: &'a [MessageReport],
+}
+
+/// The report as JSON, one text for each line that it takes. The first has all but the further
+/// instances and messages, which the others have.
+fn parts(report: &Report) -> Vec<String> {
+    let Report { instances, messages, .. } = report;
+    let lines = instances.len().max(messages.len()).div_ceil(ON_A_LINE);
+    if lines <= 1 {
+        return vec![json(report)];
+    }
+    let first = Report {
+        instances: part(instances, 0).to_vec(),
+        messages: part(messages, 0).to_vec(),
+        event: report.event.clone(),
+        ignored: report.ignored.clone(),
+        error: report.error.clone(),
+        ..*report
+    };
+    let more = (1..lines).map(|n| json(&Part { instances: part(instances, n), messages: part(messages, n) }));
+    std::iter::once(json(&first)).chain(more).collect()
+}
+
+/// The `n`th line's share of a list.
+fn part<T>(list: &[T], n: usize) -> &[T] {
+    list.chunks(ON_A_LINE).nth(n).unwrap_or_default()
+}
+
+/// None of these structures can fail to be written as JSON.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// After an event that could not be read or belongs elsewhere.
@@ -102,5 +156,71 @@ pub fn log_start(config: &Config, region: &str, warm_up: Result<(), String>) {
     match warm_up {
         Ok(()) => info!(%mode, region, "ready"),
         Err(error) => warn!(%mode, region, error, "ready, without a connection to EC2: the first event will open it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Mode;
+    use crate::event::EventSummary;
+    use crate::instance::MetadataOptions;
+    use crate::report::{Failure, Instances};
+
+    /// A report whose every instance and message is as long as can be.
+    fn long_report(count: usize) -> Report {
+        let mut instances = Instances::default();
+        for n in 0..count {
+            let options = MetadataOptions {
+                state: Some("pending".into()),
+                http_tokens: Some("required".into()),
+                http_endpoint: Some("enabled".into()),
+                http_put_response_hop_limit: Some(64),
+                http_protocol_ipv6: Some("disabled".to_owned()),
+                instance_metadata_tags: Some("disabled".to_owned()),
+            };
+            let outcome = Outcome::Enforced { before: options.clone(), after: options };
+            assert!(instances.add(InstanceReport { instance_id: format!("i-{n:017x}"), outcome }).is_ok());
+        }
+        let event = EventSummary {
+            id: Some("0cb1e29c-8a6c-4a76-9e5b-0c6f2b1f3d5a".to_owned()),
+            name: "EC2 Instance State-change Notification".to_owned(),
+            time: Some("2026-11-02T09:14:07Z".parse().unwrap()),
+            actor: None,
+            source: "aws.ec2".to_owned(),
+        };
+        let message = |n| MessageReport {
+            message_id: format!("0cb1e29c-8a6c-4a76-9e5b-{n:012}"),
+            event: Some(event.clone()),
+            ignored: None,
+            refused: None,
+            failed: false,
+        };
+        let error = Some(Failure { code: "InternalError".to_owned(), message: "no".to_owned(), retryable: true });
+        Report {
+            messages: (0..count).map(message).collect(),
+            ..Report::new(Mode::Enforce, event.clone(), instances, error)
+        }
+    }
+
+    #[test]
+    fn a_report_that_fits_is_one_line() {
+        let report = long_report(200);
+        assert_eq!(parts(&report), [json(&report)]);
+    }
+
+    #[test]
+    fn a_long_report_is_several_lines_which_hold_it_all_and_fit() {
+        let report = long_report(999);
+        let parts = parts(&report);
+        let written_in_a_log_line = |part: &String| json(part).len();
+        assert!(parts.iter().map(written_in_a_log_line).all(|length| length < 250 * 1024));
+        let parts: Vec<serde_json::Value> = parts.iter().map(|part| serde_json::from_str(part).unwrap()).collect();
+        let whole = serde_json::to_value(&report).unwrap();
+        for list in ["instances", "messages"] {
+            let all: Vec<_> = parts.iter().flat_map(|part| part[list].as_array().unwrap()).collect();
+            assert_eq!(all, whole[list].as_array().unwrap().iter().collect::<Vec<_>>());
+        }
+        assert_eq!((&parts[0]["counts"], &parts[0]["error"]), (&whole["counts"], &whole["error"]));
     }
 }

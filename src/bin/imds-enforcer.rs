@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use imds_enforcer::config::Config;
 use imds_enforcer::ec2::{SdkEc2, sdk_config_loader};
-use imds_enforcer::enforce::{Answer, Enforcer, VISIBILITY_WAITS};
+use imds_enforcer::enforce::{Answer, Enforcer};
 use imds_enforcer::telemetry;
 use lambda_runtime::{Context, Diagnostic, LambdaEvent, service_fn};
 use serde::{Deserialize, Deserializer};
@@ -40,7 +40,7 @@ async fn run() -> Result<(), lambda_runtime::Error> {
     let ec2 = SdkEc2::new(&sdk_config);
     telemetry::log_start(&config, &region, ec2.warm_up().await);
 
-    let enforcer = Enforcer { ec2, region, mode: config.mode, visibility_waits: VISIBILITY_WAITS.to_vec() };
+    let enforcer = Enforcer::new(ec2, region, config.mode);
     lambda_runtime::run(service_fn(|event| handle(&enforcer, event))).await
 }
 

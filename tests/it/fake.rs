@@ -21,7 +21,7 @@ pub(crate) struct FakeEc2 {
 const PAGE: usize = 3;
 
 impl Ec2 for FakeEc2 {
-    async fn describe_instances(&self, which: Which<'_>, next_token: Option<String>) -> Result<Page, Ec2Error> {
+    async fn describe_instances(&self, which: Which<'_>, next_token: Option<&str>) -> Result<Page, Ec2Error> {
         let instances = self.instances.lock().unwrap();
         let matches = |instance: &&Instance| match which {
             Which::Named(ids) => ids.contains(&instance.id),
@@ -30,10 +30,12 @@ impl Ec2 for FakeEc2 {
                     && !matches!(instance.state, InstanceState::ShuttingDown | InstanceState::Terminated)
             }
         };
-        let from = next_token.map_or(0, |token| token.parse().unwrap());
-        let all: Vec<_> = instances.values().filter(matches).cloned().collect();
-        let page = all.iter().skip(from).take(PAGE).cloned().collect();
-        let next_token = (all.len() > from + PAGE).then(|| (from + PAGE).to_string());
+        let after = next_token.map(|token| token.parse::<InstanceId>().unwrap());
+        let to_come = |instance: &&Instance| after.as_ref().is_none_or(|after| instance.id > *after);
+        let mut page: Vec<_> = instances.values().filter(matches).filter(to_come).take(PAGE + 1).cloned().collect();
+        let is_last = page.len() <= PAGE;
+        page.truncate(PAGE);
+        let next_token = page.last().filter(|_| !is_last).map(|last| last.id.to_string());
         Ok(Page { instances: page, next_token })
     }
 

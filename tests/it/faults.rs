@@ -157,8 +157,8 @@ async fn a_write_that_took_effect_before_the_connection_dropped_is_enforced() {
 #[tokio::test]
 async fn an_answer_that_does_not_say_required_is_a_failure() {
     let ec2 = local_ec2(violators(2));
-    let text = "<ModifyInstanceMetadataOptionsResponse/>".to_owned();
-    ec2.model().faults.add(fault(MODIFY, Some(&id(0)), None, Kind::Body { text }));
+    let text = "<ModifyInstanceMetadataOptionsResponse></ModifyInstanceMetadataOptionsResponse>".to_owned();
+    ec2.model().faults.add(fault(MODIFY, Some(&id(0)), None, Kind::Body { status: 200, text }));
     let report = report(handle(&ec2, &run_instances((0..2).map(id))).await);
     assert_eq!((report.counts.enforced, report.counts.failed), (1, 1));
     assert_eq!(failure(&report, &id(0)).code, "NotApplied");
@@ -168,7 +168,12 @@ async fn an_answer_that_does_not_say_required_is_a_failure() {
 async fn an_answer_that_is_no_xml_is_a_failure() {
     for action in [DESCRIBE, MODIFY] {
         let ec2 = local_ec2(violators(1));
-        ec2.model().faults.add(fault(action, None, None, Kind::Body { text: "\u{0}<<garbage".to_owned() }));
+        ec2.model().faults.add(fault(
+            action,
+            None,
+            None,
+            Kind::Body { status: 200, text: "\u{0}<<garbage".to_owned() },
+        ));
         let report = report(handle(&ec2, &run_instances([id(0)])).await);
         assert_eq!(report.counts.failed, 1, "{action}: {report}");
         assert!(failure(&report, &id(0)).retryable);

@@ -171,7 +171,7 @@ async fn while_one_instance_is_waited_for_another_is_enforced() {
     instances[1].invisible_for_calls = 1;
     let ec2 = local_ec2(instances);
     let mut enforcer = enforcer(&ec2).await;
-    enforcer.visibility_waits = vec![Duration::from_millis(500)];
+    enforcer.waits = vec![Duration::from_millis(500)];
     let event = run_instances((0..2).map(id));
     let (answer, enforced_meanwhile) = tokio::join!(enforcer.handle(&event, in_a_minute()), async {
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -199,7 +199,7 @@ async fn a_batch_is_looked_up_together_and_each_instance_once() {
         ("c", running(&id(0))),
         ("d", run_instances((0..3).map(id))),
     ]);
-    let Ok(Answer::Batch(response)) = handle(&ec2, &event).await else { panic!("a batch is answered") };
+    let Ok(Answer::Batch { response, .. }) = handle(&ec2, &event).await else { panic!("a batch is answered") };
     assert!(response.batch_item_failures.is_empty());
     assert_eq!((count(&ec2, DESCRIBE), count(&ec2, MODIFY)), (1, 3));
 }
@@ -218,7 +218,7 @@ async fn of_a_batch_the_messages_that_failed_are_named_and_no_others() {
         ("malformed", run_instances([id(0), "i-nonsense".to_owned()])),
         ("ignored", sample("RunInstances/failed")),
     ]);
-    let Ok(Answer::Batch(response)) = handle(&ec2, &event).await else { panic!("a batch is answered") };
+    let Ok(Answer::Batch { response, .. }) = handle(&ec2, &event).await else { panic!("a batch is answered") };
     let failed: Vec<_> = response.batch_item_failures.iter().map(|it| it.item_identifier.as_str()).collect();
     assert_eq!(failed, ["denied", "unknown", "unreadable", "elsewhere", "both", "malformed"]);
 }

@@ -1,6 +1,8 @@
 //! What several modules of tests need: the handler on a local EC2, samples, and short waits.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::Duration;
 
 use aws_sdk_ec2::config::{Credentials, Region};
@@ -51,12 +53,9 @@ pub(crate) async fn enforcer(ec2: &LocalEc2) -> Enforcer<SdkEc2> {
     let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", "not-a-secret", None, None, "tests");
     let config = sdk_config_loader().region(Region::new(REGION)).credentials_provider(credentials);
     let config = config.endpoint_url(ec2.endpoint()).load().await;
-    Enforcer {
-        ec2: SdkEc2::new(&config),
-        region: REGION.to_owned(),
-        mode: Mode::Enforce,
-        visibility_waits: vec![Duration::from_millis(20); 4],
-    }
+    let mut enforcer = Enforcer::new(SdkEc2::new(&config), REGION.to_owned(), Mode::Enforce);
+    enforcer.waits = vec![Duration::from_millis(20); 4];
+    enforcer
 }
 
 /// Handles an event with a minute left.
@@ -71,7 +70,7 @@ pub(crate) fn in_a_minute() -> Instant {
 /// The report of an invocation, whether it succeeded or not.
 pub(crate) fn report(result: Result<Answer, InvocationError>) -> Report {
     match result {
-        Ok(Answer::Report(report)) | Err(InvocationError::Incomplete(report)) => *report,
+        Ok(Answer::Report(report) | Answer::Batch { report, .. }) | Err(InvocationError::Incomplete(report)) => *report,
         other => panic!("no report: {other:?}"),
     }
 }
@@ -133,4 +132,39 @@ pub(crate) fn running(id: &str) -> String {
 pub(crate) fn sqs<'a>(messages: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let record = |(id, body)| json!({"messageId": id, "body": body, "eventSource": "aws:sqs"});
     json!({"Records": messages.into_iter().map(record).collect::<Vec<_>>()}).to_string()
+}
+
+thread_local! {
+    /// What this thread has logged since it began to collect.
+    static LOG: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// Writes to the log of the thread that logs.
+struct ThreadLog;
+
+impl std::io::Write for ThreadLog {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.with_borrow_mut(|log| log.as_mut().map(|log| log.extend_from_slice(bytes)));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Collects what this thread logs from here on, until [`log_lines`].
+pub(crate) fn collect_log() {
+    static SUBSCRIBER: Once = Once::new();
+    SUBSCRIBER.call_once(|| {
+        let lines = tracing_subscriber::fmt().json().flatten_event(true).with_writer(|| ThreadLog);
+        tracing::subscriber::set_global_default(lines.finish()).unwrap();
+    });
+    LOG.set(Some(Vec::new()));
+}
+
+/// What this thread has logged.
+pub(crate) fn log_lines() -> Vec<Value> {
+    let log = String::from_utf8(LOG.take().unwrap()).unwrap();
+    log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -4,10 +4,14 @@
 
 mod claims;
 mod fake;
+mod fault_stand;
 mod faults;
 mod handler;
 mod harness;
+mod in_process;
 mod process;
 mod property;
 mod samples;
+mod scale;
+mod soak;
 mod stand_in;

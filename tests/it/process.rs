@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::harness::*;
 const BINARY: &str = env!("CARGO_BIN_EXE_imds-enforcer");
 
 /// The function under the Runtime Interface Emulator. It ends when dropped.
-struct Function {
+pub(crate) struct Function {
     emulator: Child,
     port: u16,
     log: PathBuf,
@@ -23,12 +23,18 @@ struct Function {
 impl Function {
     /// Starts the function with EC2 at `endpoint`.
     fn start(name: &str, endpoint: &str, variables: &[(&str, &str)]) -> Self {
+        Self::start_binary(Path::new(BINARY), name, endpoint, variables)
+    }
+
+    /// Starts another build of the function.
+    pub(crate) fn start_binary(binary: &Path, name: &str, endpoint: &str, variables: &[(&str, &str)]) -> Self {
         let (port, runtime_api) = (free_port(), free_port());
         let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
         let output = File::create(&log).unwrap();
         let emulator = Command::new(emulator())
             .args(["--runtime-interface-emulator-address", &format!("127.0.0.1:{port}")])
-            .args(["--runtime-api-address", &format!("127.0.0.1:{runtime_api}"), BINARY])
+            .args(["--runtime-api-address", &format!("127.0.0.1:{runtime_api}")])
+            .arg(binary)
             .envs([("AWS_REGION", REGION), ("AWS_ENDPOINT_URL_EC2", endpoint)])
             .envs([("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "not-a-secret")])
             .envs([
@@ -52,11 +58,19 @@ impl Function {
     }
 
     /// Invokes the function, and answers its answer or its error.
-    fn invoke(&self, payload: &str) -> Value {
+    pub(crate) fn invoke(&self, payload: &str) -> Value {
         let url = format!("http://127.0.0.1:{}/2015-03-31/functions/function/invocations", self.port);
         let mut response = ureq::post(url).send(payload).unwrap();
         let body = response.body_mut().read_to_string().unwrap();
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}\n{}", self.log()))
+    }
+
+    /// The process of the function, which the emulator starts with the first event.
+    pub(crate) fn pid(&self) -> u32 {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.emulator.id())).unwrap();
+        let children =
+            threads.map(|it| std::fs::read_to_string(it.unwrap().path().join("children")).unwrap_or_default());
+        children.collect::<String>().split_whitespace().next().expect("the function runs").parse().unwrap()
     }
 
     /// What emulator and function have written so far.
@@ -218,6 +232,23 @@ fn near_its_time_out_it_answers_in_time() {
     ec2.model().faults.clear();
     assert_eq!(function.invoke(&run_instances((0..30).map(id)))["counts"]["failed"], 0);
     assert!((0..30).all(|n| ec2.model().instances[&id(n)].metadata_options.http_tokens == "required"));
+}
+
+/// A launch has at most a thousand instances; this is what nobody sends, and a function of 128 MB
+/// has to survive.
+#[test]
+fn an_event_of_a_hundred_thousand_ids_is_answered_in_time_and_in_bounded_memory() {
+    let ec2 = local_ec2([]);
+    let function = Function::start("hostile", &ec2.endpoint(), &[("AWS_LAMBDA_FUNCTION_TIMEOUT", "10")]);
+    let event = run_instances((0..100_000).map(|n| format!("i-{n:08x}")));
+    assert!(event.len() > 1_000_000);
+    let answer = function.invoke(&event);
+    assert_eq!(answer["errorType"], "EnforcementIncomplete", "{answer}");
+    assert!(answer["errorMessage"].as_str().unwrap().contains("100000 of 100000 instances failed"));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", function.pid())).unwrap();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap().split_whitespace().nth(1).unwrap();
+    let peak: usize = peak.parse().unwrap();
+    assert!(peak < 96 * 1024, "{peak} KiB at the most");
 }
 
 #[test]

@@ -17,7 +17,8 @@ use crate::harness::*;
 
 /// Handles an event on an EC2 in memory, with a minute left and no wait.
 fn handle(ec2: FakeEc2, mode: Mode, json: &str) -> (Result<Answer, InvocationError>, FakeEc2) {
-    let enforcer = Enforcer { ec2, region: REGION.to_owned(), mode, visibility_waits: Vec::new() };
+    let mut enforcer = Enforcer::new(ec2, REGION.to_owned(), mode);
+    enforcer.waits.clear();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let result = runtime.block_on(async { enforcer.handle(json, in_a_minute()).await });
     (result, enforcer.ec2)
@@ -137,7 +138,7 @@ proptest! {
         let (result, ec2) = handle(FakeEc2::default(), Mode::Enforce, &json.to_string());
         match result {
             Ok(Answer::Report(report)) => prop_assert!(report.ignored.is_some()),
-            Ok(Answer::Batch(response)) => prop_assert!(response.batch_item_failures.is_empty()),
+            Ok(Answer::Batch { response, .. }) => prop_assert!(response.batch_item_failures.is_empty()),
             Err(error) => {
                 prop_assert!(["UnreadableEvent", "WrongRegion"].contains(&error.error_type()));
                 prop_assert!(!error.to_string().is_empty());

@@ -37,13 +37,25 @@ pub enum Kind {
         /// By how much.
         milliseconds: u64,
     },
-    /// The connection is closed without an answer.
+    /// No answer: after a while the connection is closed.
+    Hang {
+        /// After how long.
+        milliseconds: u64,
+    },
+    /// The connection is closed at once, without an answer.
     DropConnection,
-    /// Status 200 and this body.
+    /// This in place of EC2's answer.
     Body {
+        /// The HTTP status.
+        #[serde(default = "ok")]
+        status: u16,
         /// What stands in place of XML.
         text: String,
     },
+}
+
+fn ok() -> u16 {
+    200
 }
 
 /// The faults that have not yet struck.

@@ -15,10 +15,12 @@
 //! | [`answer`] | answers and errors as EC2's XML |
 //! | [`bucket`] | token buckets |
 //! | [`fault`] | faults to be injected, by action and count |
+//! | [`exchange`] | one request, one reply, without sockets |
 //! | [`server`] | HTTP, and the control paths for a process apart |
 
 pub mod answer;
 pub mod bucket;
+pub mod exchange;
 pub mod fault;
 pub mod model;
 pub mod query;

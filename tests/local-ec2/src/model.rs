@@ -181,6 +181,8 @@ pub struct Call {
     pub parameters: Parameters,
     /// The error code of the answer, if it failed.
     pub error: Option<String>,
+    /// When it came.
+    pub at: Instant,
 }
 
 /// One account in one Region.
@@ -198,6 +200,8 @@ pub struct Model {
     pub connections: usize,
     /// How long `pending`, `stopping`, `shutting-down` and options that are `pending` last.
     pub transition: Duration,
+    /// How long every answer takes.
+    pub latency: Duration,
     denied: BTreeSet<(String, Option<String>)>,
     serial: u64,
 }
@@ -211,6 +215,7 @@ impl Default for Model {
             calls: Vec::new(),
             connections: 0,
             transition: Duration::from_millis(500),
+            latency: Duration::ZERO,
             denied: BTreeSet::new(),
             serial: 0,
         }

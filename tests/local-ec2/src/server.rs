@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -16,10 +16,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::answer::Error;
-use crate::fault::{Fault, Kind};
-use crate::model::{Call, Instance, Model};
-use crate::query::Parameters;
+use crate::exchange::{Reply, reply};
+use crate::fault::Fault;
+use crate::model::{Instance, Model};
 
 /// A running local EC2. It stops when dropped.
 #[derive(Debug)]
@@ -106,13 +105,6 @@ async fn accept(listener: std::net::TcpListener, model: Arc<Mutex<Model>>) -> io
     }
 }
 
-/// What the answer to a request is, or that there is none.
-enum Reply {
-    Xml { status: u16, body: String },
-    Json(Result<String, String>),
-    Drop,
-}
-
 /// The connection ends without an answer.
 #[derive(Debug)]
 struct Dropped;
@@ -128,60 +120,21 @@ impl std::error::Error for Dropped {}
 async fn serve(request: Request<Incoming>, model: &Mutex<Model>) -> Result<Response<Full<Bytes>>, Dropped> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Dropped)?.to_bytes();
-    let reply = if let Some(path) = head.uri.path().strip_prefix("/_local/") {
-        Reply::Json(control(&head.method, path, &body, &mut lock(model)))
+    let (status, content_type, body) = if let Some(path) = head.uri.path().strip_prefix("/_local/") {
+        match control(&head.method, path, &body, &mut lock(model)) {
+            Ok(body) => (200, "application/json", body),
+            Err(message) => (400, "text/plain", message),
+        }
     } else {
         let signed = head.headers.get(AUTHORIZATION).is_some_and(|it| it.as_bytes().starts_with(b"AWS4-HMAC-SHA256 "));
         let form = if head.method == Method::GET { head.uri.query().unwrap_or_default().as_bytes() } else { &body[..] };
-        let (reply, delay) = act(&Parameters::parse(form), signed, &mut lock(model));
+        let Reply { delay, answer } = reply(form, signed, &mut lock(model), Instant::now());
         tokio::time::sleep(delay).await;
-        reply
-    };
-    let (status, content_type, body) = match reply {
-        Reply::Xml { status, body } => (status, "text/xml;charset=UTF-8", body),
-        Reply::Json(Ok(body)) => (200, "application/json", body),
-        Reply::Json(Err(message)) => (400, "text/plain", message),
-        Reply::Drop => return Err(Dropped),
+        let (status, body) = answer.ok_or(Dropped)?;
+        (status, "text/xml;charset=UTF-8", body)
     };
     let response = Response::builder().status(status).header(CONTENT_TYPE, content_type).body(Full::from(body));
     response.map_err(|_| Dropped)
-}
-
-/// Does what a request to EC2 asks for, or what a fault has in store for it.
-fn act(parameters: &Parameters, signed: bool, model: &mut Model) -> (Reply, Duration) {
-    let action = parameters.get("Action").unwrap_or("none").to_owned();
-    let fault = model.faults.strike(&action, parameters.get("InstanceId"));
-    let takes_effect = fault.as_ref().is_none_or(|it| it.after_effect || matches!(it.kind, Kind::Delay { .. }));
-
-    let answer = if !signed {
-        Err(Error::new("AuthFailure", "The request is not signed with Signature Version 4"))
-    } else if action == "none" {
-        Err(Error::new("MissingAction", "The request is missing an action or operation parameter."))
-    } else if takes_effect {
-        model.call(&action, parameters, Instant::now())
-    } else {
-        Err(Error::new("InternalError", "This answer is replaced by a fault"))
-    };
-    let answer = match &fault {
-        Some(Fault { kind: Kind::Error { code, status }, .. }) => {
-            Err(Error { status: *status, ..Error::new(code, "A fault was injected") })
-        }
-        _ => answer,
-    };
-    let error = answer.as_ref().err().map(|error| error.code.clone());
-    model.calls.push(Call { action: action.clone(), parameters: parameters.clone(), error });
-
-    let request_id = format!("00000000-0000-0000-0000-{:012}", model.calls.len());
-    let xml = match answer {
-        Ok(answer) => Reply::Xml { status: 200, body: answer.to_xml(&action, &request_id) },
-        Err(error) => Reply::Xml { status: error.status, body: error.to_xml(&request_id) },
-    };
-    match fault.map(|fault| fault.kind) {
-        None | Some(Kind::Error { .. }) => (xml, Duration::ZERO),
-        Some(Kind::Delay { milliseconds }) => (xml, Duration::from_millis(milliseconds)),
-        Some(Kind::DropConnection) => (Reply::Drop, Duration::ZERO),
-        Some(Kind::Body { text }) => (Reply::Xml { status: 200, body: text }, Duration::ZERO),
-    }
 }
 
 /// `/_local/…`: what a process apart can ask and set.

@@ -1,0 +1,325 @@
+//! The fault stand: every kind of event under every fault, on tokio's clock.
+//!
+//! Whatever the cell, no instance is lost: each violator is enforced, or stands in a failure of
+//! the right class that is tried again; nothing else is written to; the answer comes in time; and
+//! without the fault, the same function then enforces what is left. The table of it all is the
+//! README's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use imds_enforcer::enforce::{Answer, InvocationError};
+use imds_enforcer::report::Report;
+use local_ec2::fault::{Fault, Kind};
+use local_ec2::model::{Instance, Model};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::harness::*;
+use crate::in_process::InProcess;
+
+/// What the templates give the function.
+const TIME_OUT: Duration = Duration::from_mins(1);
+
+/// How often a fault strikes that passes: fewer times than a call is tried.
+const TWICE: Option<u32> = Some(2);
+
+/// The instances of every cell: two violators, one that requires tokens, one with a closed endpoint.
+fn instances() -> [Instance; 4] {
+    let mut closed = Instance::new(&id(3));
+    "disabled".clone_into(&mut closed.metadata_options.http_endpoint);
+    [Instance::new(&id(0)), Instance::new(&id(1)), compliant(&id(2)), closed]
+}
+
+/// Each kind of event, with the ids that it names, or no ids where it has every violator found.
+fn events() -> [(&'static str, String, Vec<String>); 6] {
+    let all = || (0..4).map(id).collect::<Vec<_>>();
+    let mut modified: Value =
+        serde_json::from_str(&sample("ModifyInstanceMetadataOptions/downgrade-to-optional")).unwrap();
+    modified["detail"]["requestParameters"]["ModifyInstanceMetadataOptionsRequest"]["InstanceId"] = id(0).into();
+    let changes = all();
+    let mut messages: Vec<_> = changes.iter().map(|id| (id.as_str(), running(id))).collect();
+    messages.push(("poisoned", "{".to_owned()));
+    [
+        ("RunInstances", run_instances(all()), all()),
+        ("RunInstances without ids", sample("RunInstances/omitted"), Vec::new()),
+        ("ModifyInstanceMetadataOptions", modified.to_string(), vec![id(0)]),
+        ("state change", running(&id(0)), vec![id(0)]),
+        ("SQS batch", sqs(messages), all()),
+        ("schedule", sample("ScheduledEvent/rule"), Vec::new()),
+    ]
+}
+
+/// What a fault comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Enforced,
+    Retryable,
+    Refused,
+    /// No such instance is there to be found, and nothing says that it must be.
+    Absent,
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Enforced => "enforced",
+            Self::Retryable => "failed, retryable",
+            Self::Refused => "failed, refused",
+            Self::Absent => "not found",
+        })
+    }
+}
+
+/// A fault, the action it strikes, and what it comes to when it strikes for ever.
+struct Row {
+    name: String,
+    action: &'static str,
+    for_ever: End,
+    inject: Inject,
+}
+
+enum Inject {
+    /// The fault of these calls, which take effect although they fail if that is said.
+    Call { kind: Kind, after_effect: bool },
+    /// The violators are unknown for as many calls.
+    Unknown,
+    /// The violators are not modifiable for as many calls.
+    NotReady,
+    /// One violator alone can't be modified.
+    Denied,
+}
+
+impl Row {
+    fn inject(&self, model: &mut Model, times: Option<u32>) {
+        let calls = times.unwrap_or(u32::MAX);
+        match &self.inject {
+            Inject::Call { kind, after_effect } => model.faults.add(Fault {
+                action: self.action.to_owned(),
+                instance_id: None,
+                times,
+                after_effect: *after_effect,
+                kind: kind.clone(),
+            }),
+            Inject::Unknown => [0, 1]
+                .map(|n| model.instances.get_mut(&id(n)).unwrap().invisible_for_calls = calls)
+                .into_iter()
+                .collect(),
+            Inject::NotReady => [0, 1]
+                .map(|n| model.instances.get_mut(&id(n)).unwrap().not_ready_for_calls = calls)
+                .into_iter()
+                .collect(),
+            Inject::Denied => model.faults.add(Fault {
+                action: self.action.to_owned(),
+                instance_id: Some(id(0)),
+                times,
+                after_effect: false,
+                kind: Kind::Error { code: "UnauthorizedOperation".to_owned(), status: 403 },
+            }),
+        }
+    }
+}
+
+fn rows() -> Vec<Row> {
+    let error = |code: &str, status| Kind::Error { code: code.to_owned(), status };
+    let body = |status, text: &str| Kind::Body { status, text: text.to_owned() };
+    let hang = || Kind::Hang { milliseconds: 60_000 };
+    let retryable = [
+        ("`RequestLimitExceeded` (503)", error("RequestLimitExceeded", 503), false),
+        ("`Throttling` (400)", error("Throttling", 400), false),
+        ("`EC2ThrottledException` (400)", error("EC2ThrottledException", 400), false),
+        ("`InternalError` (500)", error("InternalError", 500), false),
+        ("`InternalFailure` (500)", error("InternalFailure", 500), false),
+        ("`Unavailable` (503)", error("Unavailable", 503), false),
+        ("`ServiceUnavailable` (503)", error("ServiceUnavailable", 503), false),
+        ("500 without a body", body(500, ""), false),
+        ("502 with a page of HTML", body(502, "<html><body><h1>Bad Gateway</h1></body></html>"), false),
+        ("200 with garbage", body(200, "\u{0}<<garbage"), false),
+        ("200 with half an answer", body(200, "<DescribeInstancesResponse><reservationSet><item>"), false),
+        ("dropped connection before the effect", Kind::DropConnection, false),
+        ("dropped connection after the effect", Kind::DropConnection, true),
+        ("no answer before the effect", hang(), false),
+        ("no answer after the effect", hang(), true),
+        ("`RequestExpired` (clock skew)", error("RequestExpired", 400), false),
+        ("`RequestTimeTooSkewed` (clock skew)", error("RequestTimeTooSkewed", 400), false),
+        ("`ExpiredToken` (credentials)", error("ExpiredToken", 400), false),
+    ];
+    let refused = [
+        ("`UnauthorizedOperation` (403)", error("UnauthorizedOperation", 403)),
+        ("`AuthFailure` (401)", error("AuthFailure", 401)),
+        ("`OperationNotPermitted` (400)", error("OperationNotPermitted", 400)),
+        ("`UnsupportedOperation` (400)", error("UnsupportedOperation", 400)),
+        ("an unknown code (400)", error("NeverHeardOf", 400)),
+    ];
+    let row = |name: &str, action, for_ever, inject| Row { name: name.to_owned(), action, for_ever, inject };
+    let mut rows = Vec::new();
+    for action in [DESCRIBE, MODIFY] {
+        for (name, kind, after_effect) in retryable.clone() {
+            rows.push(row(name, action, End::Retryable, Inject::Call { kind, after_effect }));
+        }
+        for (name, kind) in refused.clone() {
+            rows.push(row(name, action, End::Refused, Inject::Call { kind, after_effect: false }));
+        }
+        let slow = Inject::Call { kind: Kind::Delay { milliseconds: 3000 }, after_effect: false };
+        rows.push(row("answers after 3 s", action, End::Enforced, slow));
+    }
+    rows.push(row("not modifiable yet (`IncorrectInstanceState`)", MODIFY, End::Retryable, Inject::NotReady));
+    rows.push(row("one instance of several refused", MODIFY, End::Refused, Inject::Denied));
+    rows.push(row("instance unknown to EC2", DESCRIBE, End::Retryable, Inject::Unknown));
+    rows
+}
+
+/// What one invocation did, whether it failed, and which messages went back to the queue.
+struct Run {
+    report: Report,
+    failed: bool,
+    messages: Vec<String>,
+}
+
+fn run(result: Result<Answer, InvocationError>) -> Run {
+    let messages = match &result {
+        Ok(Answer::Batch { response, .. }) => {
+            response.batch_item_failures.iter().map(|it| it.item_identifier.clone()).collect()
+        }
+        Ok(Answer::Report(_)) | Err(_) => Vec::new(),
+    };
+    Run { failed: result.is_err() || !messages.is_empty(), messages, report: report(result) }
+}
+
+/// Runs a cell and answers what became of the violators that the event is about.
+async fn cell(row: &Row, times: Option<u32>, kind: &str, event: &str, named: &[String]) -> End {
+    let cell = format!("{kind}, {}: {} {times:?}", row.action, row.name);
+    let ec2 = InProcess::new(instances());
+    row.inject(&mut ec2.model(), times);
+    let enforcer = ec2.enforcer().await;
+
+    let end = Instant::now() + TIME_OUT;
+    let first = run(enforcer.handle(event, end).await);
+    assert!(Instant::now() < end, "{cell}: answered in time");
+    let ends = ends(&cell, &first, &ec2, named);
+    assert_only_violators_were_written_to(&cell, &ec2);
+
+    for instance in ec2.model().instances.values_mut() {
+        (instance.invisible_for_calls, instance.not_ready_for_calls) = (0, 0);
+    }
+    ec2.model().faults.clear();
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let next = run(enforcer.handle(event, Instant::now() + TIME_OUT).await);
+    assert_eq!(next.report.counts.failed, 0, "{cell}: the next invocation is healthy: {}", next.report);
+    let left: Vec<_> = ec2.violators().into_iter().filter(|id| named.is_empty() || named.contains(id)).collect();
+    assert!(left.is_empty(), "{cell}: {left:?} is lost");
+    assert_only_violators_were_written_to(&cell, &ec2);
+    if !matches!(row.inject, Inject::Call { after_effect: true, .. }) {
+        assert!(ec2.writes().iter().all(|(_, times)| *times == 1), "{cell}: {:?}", ec2.writes());
+    }
+    worst(ends)
+}
+
+/// What became of each violator that the event is about, accounted for in report and answer.
+fn ends(cell: &str, run: &Run, ec2: &InProcess, named: &[String]) -> Vec<End> {
+    let violators = [id(0), id(1)].into_iter().filter(|id| named.is_empty() || named.contains(id));
+    violators
+        .map(|id| {
+            let entry = run.report.instances.iter().find(|it| it.instance_id == id);
+            let enforced = !ec2.violators().contains(&id);
+            let failure = entry.and_then(|it| it.failure()).or(run.report.error.as_ref());
+            let outcome = entry.map(|it| serde_json::to_value(it).unwrap()["outcome"].as_str().unwrap().to_owned());
+            match (failure, outcome.as_deref()) {
+                (Some(failure), _) => {
+                    assert!(run.failed, "{cell}: a failure fails the invocation");
+                    assert!(kind_of_batch_answers(run, &id), "{cell}: {id} goes back to the queue: {:?}", run.messages);
+                    if failure.retryable { End::Retryable } else { End::Refused }
+                }
+                (None, Some("enforced")) => {
+                    assert!(enforced, "{cell}: what is reported as enforced is enforced");
+                    assert!(!run.messages.contains(&id), "{cell}: {id} does not go back to the queue");
+                    End::Enforced
+                }
+                (None, Some("not_found") | None) => End::Absent,
+                (None, Some(other)) => panic!("{cell}: {id} is {other}"),
+            }
+        })
+        .collect()
+}
+
+/// Whether an answer to a batch names the message of an instance, and the poisoned one.
+fn kind_of_batch_answers(run: &Run, id: &str) -> bool {
+    let is_batch = !run.report.messages.is_empty();
+    !is_batch || [id, "poisoned"].iter().all(|it| run.messages.iter().any(|message| message == it))
+}
+
+fn worst(ends: Vec<End>) -> End {
+    let order = [End::Refused, End::Retryable, End::Absent, End::Enforced];
+    order.into_iter().find(|end| ends.contains(end)).unwrap()
+}
+
+fn assert_only_violators_were_written_to(cell: &str, ec2: &InProcess) {
+    for call in ec2.model().calls.iter().filter(|call| call.action == MODIFY) {
+        let parameters: BTreeMap<_, _> =
+            call.parameters.names().filter_map(|name| Some((name, call.parameters.get(name)?))).collect();
+        assert!([id(0), id(1)].iter().any(|id| parameters["InstanceId"] == id), "{cell}: {parameters:?}");
+        assert_eq!((parameters["HttpTokens"], parameters["HttpEndpoint"]), ("required", "enabled"), "{cell}");
+        assert_eq!(parameters.len(), 5, "{cell}: {parameters:?}");
+    }
+    let unchanged = &instances()[2..];
+    for before in unchanged {
+        assert_eq!(ec2.model().instances[&before.instance_id].metadata_options, before.metadata_options, "{cell}");
+    }
+}
+
+/// What a row comes to with each kind of event: the same for all, or first what is usual.
+fn summary(ends: &[(&str, End)]) -> String {
+    let mut by_end: Vec<(End, Vec<&str>)> = Vec::new();
+    for (kind, end) in ends {
+        match by_end.iter_mut().find(|(other, _)| other == end) {
+            Some((_, kinds)) => kinds.push(kind),
+            None => by_end.push((*end, vec![kind])),
+        }
+    }
+    by_end.sort_by_key(|(_, kinds)| std::cmp::Reverse(kinds.len()));
+    let (usual, others) = by_end.split_first().unwrap();
+    let others = others.iter().map(|(end, kinds)| format!("; {end} ({})", kinds.join(", ")));
+    std::iter::once(usual.0.to_string()).chain(others).collect()
+}
+
+/// The README's table: the faults by what they come to, in the order of their first.
+fn grouped(rows: &[(&Row, [String; 2])]) -> String {
+    let mut groups: Vec<(&[String; 2], Vec<String>)> = Vec::new();
+    for (row, ends) in rows {
+        let of_both = rows.iter().filter(|(other, others)| other.name == row.name && others == ends).count() == 2;
+        let label = if of_both { row.name.clone() } else { format!("{} (`{}`)", row.name, row.action) };
+        match groups.iter_mut().find(|(other, _)| *other == ends) {
+            Some((_, labels)) if labels.contains(&label) => {}
+            Some((_, labels)) => labels.push(label),
+            None => groups.push((ends, vec![label])),
+        }
+    }
+    let lines =
+        groups.iter().map(|([twice, for_ever], labels)| format!("| {} | {twice} | {for_ever} |", labels.join(", ")));
+    let header = ["| fault | if it strikes twice | if it strikes for ever |".to_owned(), "|---|---|---|".to_owned()];
+    header.into_iter().chain(lines).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_fails_nothing_is_lost() {
+    let rows = rows();
+    let mut results = Vec::new();
+    for row in &rows {
+        let mut columns = [String::new(), String::new()];
+        for (column, times) in columns.iter_mut().zip([TWICE, None]) {
+            let mut ends = Vec::new();
+            for (kind, event, named) in events() {
+                ends.push((kind, cell(row, times, kind, &event, &named).await));
+            }
+            if times.is_none() && !matches!(row.inject, Inject::Unknown) {
+                assert!(ends.iter().all(|(_, end)| *end == row.for_ever), "{}: {ends:?}", row.name);
+            }
+            *column = summary(&ends);
+        }
+        println!("{} | {} | {} | {}", row.action, row.name, columns[0], columns[1]);
+        results.push((row, columns));
+    }
+    println!("{} cells", rows.len() * events().len() * 2);
+    let table = grouped(&results);
+    assert!(text("README.md").contains(&table), "the README's table of faults is not this one:\n{table}");
+}

@@ -1,0 +1,208 @@
+//! A large account: bursts, sweeps and short time-outs, at the request rates that EC2 documents.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use imds_enforcer::config::Mode;
+use imds_enforcer::enforce::{Answer, InvocationError};
+use imds_enforcer::report::{LISTED, Report};
+use local_ec2::fault::{Fault, Kind};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::harness::*;
+use crate::in_process::InProcess;
+
+/// Invokes until nothing is left, as Lambda's retries and the schedule do, each time with a
+/// time-out. The reports, of which the last is complete.
+async fn invoke_until_done(ec2: &InProcess, event: &str, time_out: Duration) -> Vec<Report> {
+    let enforcer = ec2.enforcer().await;
+    let mut reports = Vec::new();
+    loop {
+        let end = Instant::now() + time_out;
+        let answer = enforcer.handle(event, end).await;
+        assert!(Instant::now() < end, "answered in time");
+        let is_complete = answer.is_ok();
+        reports.push(report(answer));
+        if is_complete {
+            return reports;
+        }
+        assert!(reports.len() < 100, "{}", reports.last().unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_violators_take_what_the_bucket_allows_and_next_to_no_call_is_throttled() {
+    let ec2 = InProcess::new(violators(1000));
+    let begin = Instant::now();
+    let end = begin + Duration::from_mins(10);
+    let report = report(ec2.enforcer().await.handle(&run_instances((0..1000).map(id)), end).await);
+    let took = begin.elapsed().as_secs_f64();
+    println!("{took} {:?} {:?}", ec2.calls(MODIFY), report.counts);
+    assert_eq!(report.counts.enforced, 1000);
+    assert!(took <= 1.15 * (1000.0 - 100.0) / 5.0, "{took} s");
+    assert_eq!(ec2.calls(MODIFY), (1000, 0));
+    assert_eq!(ec2.calls(DESCRIBE), (5, 0));
+}
+
+/// Somebody else has emptied the account's bucket and goes on taking two of the five tokens that
+/// come back each second.
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_others_use_too_is_shared_with_them() {
+    let ec2 = InProcess::new(violators(600));
+    let take = |ec2: &InProcess| ec2.model().buckets.take(MODIFY, Instant::now().into_std());
+    while take(&ec2) {}
+    let refused = Cell::new(0);
+    let others = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            refused.update(|it| it + usize::from(!take(&ec2)));
+        }
+    };
+    let enforcer = ec2.enforcer().await;
+    let event = run_instances((0..600).map(id));
+    let begin = Instant::now();
+    let answer = tokio::select! {
+        answer = enforcer.handle(&event, begin + Duration::from_mins(15)) => answer,
+        () = others => panic!("others never stop"),
+    };
+    let took = begin.elapsed().as_secs_f64();
+    let (calls, throttled) = ec2.calls(MODIFY);
+    println!(
+        "{calls} calls, {throttled} throttled, {} of others, {took:.0} s where 200 s are the least",
+        refused.get()
+    );
+    assert_eq!(report(answer).counts.enforced, 600);
+    assert!(took < 1.15 * 200.0, "{took} s");
+    assert!(throttled * 20 < calls, "{throttled} of {calls} calls throttled");
+    assert!(refused.get() < 20, "others were throttled {} times", refused.get());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_a_thousand_state_changes_costs_few_describes() {
+    let ec2 = InProcess::new(violators(1000));
+    let enforcer = ec2.enforcer().await;
+    for batch in (0..1000).collect::<Vec<_>>().chunks(100) {
+        let names: Vec<_> = batch.iter().map(ToString::to_string).collect();
+        let messages = names.iter().zip(batch).map(|(name, n)| (name.as_str(), running(&id(*n))));
+        let answer = enforcer.handle(&sqs(messages), Instant::now() + Duration::from_mins(1)).await;
+        let Ok(Answer::Batch { response, .. }) = answer else { panic!("a batch is answered") };
+        assert!(response.batch_item_failures.is_empty());
+    }
+    assert_eq!(ec2.calls(DESCRIBE), (10, 0));
+    assert_eq!(ec2.calls(MODIFY), (1000, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_short_time_out_leaves_its_retries_finish_and_nothing_is_written_twice() {
+    for (event, count) in [(run_instances((0..400).map(id)), 400), (sample("ScheduledEvent/rule"), 1500)] {
+        let ec2 = InProcess::new(violators(count));
+        let reports = invoke_until_done(&ec2, &event, Duration::from_secs(20)).await;
+        assert!(reports.len() > 2, "{}", reports.len());
+        assert_eq!(reports.iter().map(|it| it.counts.enforced).sum::<usize>(), count);
+        assert!(ec2.violators().is_empty());
+        assert!(ec2.writes().iter().all(|(_, times)| *times == 1));
+        let first = &reports[0];
+        assert!(first.to_string().contains("DeadlineExceeded"), "{first}");
+        assert_eq!(first.counts.examined, first.counts.enforced + first.counts.failed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_tells_that_it_had_not_come_to_the_end() {
+    let ec2 = InProcess::new(violators(5000));
+    let end = Instant::now() + Duration::from_mins(1);
+    let report = report(ec2.enforcer().await.handle(&sample("ScheduledEvent/rule"), end).await);
+    assert!(report.counts.enforced >= 370, "{report}");
+    let error = report.error.as_ref().unwrap();
+    assert_eq!((error.code.as_str(), error.retryable), ("DeadlineExceeded", true));
+    let (pages, _) = ec2.calls(DESCRIBE);
+    assert!(pages <= 3, "pages are fetched as they are needed: {pages}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_writes_while_pages_still_come() {
+    let ec2 = InProcess::new(violators(3000));
+    ec2.model().latency = Duration::from_secs(2);
+    let end = Instant::now() + Duration::from_mins(15);
+    assert_eq!(report(ec2.enforcer().await.handle(&sample("ScheduledEvent/rule"), end).await).counts.enforced, 3000);
+    let actions: Vec<_> = ec2.model().calls.iter().map(|call| call.action.clone()).collect();
+    let last_page = actions.iter().rposition(|action| action == DESCRIBE).unwrap();
+    assert!(actions[..last_page].iter().filter(|action| *action == MODIFY).count() > 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_lists_no_more_than_a_report_has_room_for_and_logs_the_rest() {
+    let ec2 = InProcess::new(violators(2500));
+    let mut enforcer = ec2.enforcer().await;
+    enforcer.mode = Mode::Observe;
+    collect_log();
+    let report = report(enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await);
+    assert_eq!((report.counts.would_enforce, report.instances.len(), report.unlisted), (2500, LISTED, 2500 - LISTED));
+
+    let mut ids = Vec::new();
+    for line in log_lines() {
+        assert!(line.to_string().len() < 256 * 1024);
+        let part: Value = serde_json::from_str(line["report"].as_str().unwrap()).unwrap();
+        ids.extend(
+            part["instances"].as_array().unwrap().iter().map(|it| it["instance_id"].as_str().unwrap().to_owned()),
+        );
+    }
+    ids.sort();
+    assert_eq!(ids.len(), 2500);
+    assert!(ids.into_iter().eq((0..2500).map(id)), "every instance stands in the log, and once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_launch_of_hundreds_that_are_not_ready_yet_is_enforced_in_one_invocation() {
+    let mut instances = violators(200);
+    for instance in &mut instances {
+        instance.not_ready_for_calls = 2;
+    }
+    let ec2 = InProcess::new(instances);
+    let end = Instant::now() + Duration::from_mins(5);
+    let report = report(ec2.enforcer().await.handle(&run_instances((0..200).map(id)), end).await);
+    println!("{}", report.counts);
+    assert_eq!(report.counts.enforced, 200);
+}
+
+/// A hundred failed calls would use up the SDK's own quota of retries, which only successes fill.
+#[tokio::test(start_paused = true)]
+async fn after_a_storm_of_errors_the_next_invocation_retries_as_ever() {
+    let ec2 = InProcess::new(violators(200));
+    let kind = Kind::Error { code: "InternalError".to_owned(), status: 500 };
+    ec2.model().faults.add(Fault {
+        action: MODIFY.to_owned(),
+        instance_id: None,
+        times: None,
+        after_effect: false,
+        kind: kind.clone(),
+    });
+    let enforcer = ec2.enforcer().await;
+    let first = enforcer.handle(&run_instances((0..200).map(id)), Instant::now() + Duration::from_mins(1)).await;
+    assert_eq!(first.unwrap_err().error_type(), "EnforcementIncomplete");
+
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    ec2.model().faults.clear();
+    ec2.model().faults.add(Fault {
+        action: MODIFY.to_owned(),
+        instance_id: Some(id(0)),
+        times: Some(2),
+        after_effect: false,
+        kind,
+    });
+    let next = enforcer.handle(&run_instances([id(0)]), Instant::now() + Duration::from_mins(1)).await;
+    assert_eq!(report(next).counts.enforced, 1);
+}
+
+/// The error type of an invocation that holds a hundred thousand ids, all unknown to EC2.
+#[tokio::test(start_paused = true)]
+async fn a_hundred_thousand_ids_are_answered_in_time_with_bounded_lists() {
+    let ec2 = InProcess::new([]);
+    let end = Instant::now() + Duration::from_mins(1);
+    let error = ec2.enforcer().await.handle(&run_instances((0..100_000).map(id)), end).await.unwrap_err();
+    assert!(Instant::now() < end, "answered in time");
+    assert!(error.to_string().len() < 100_000, "{}", error.to_string().len());
+    let InvocationError::Incomplete(report) = error else { panic!("incomplete") };
+    assert_eq!((report.counts.failed, report.instances.len(), report.unlisted), (100_000, LISTED, 99_000));
+}

@@ -1,0 +1,147 @@
+//! The real binary under load and faults for minutes: `make soak`, which names the binary.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use local_ec2::LocalEc2;
+use local_ec2::fault::{Fault, Kind};
+use local_ec2::model::Instance;
+use serde_json::Value;
+
+use crate::harness::*;
+use crate::process::Function;
+
+/// Numbers that look random and are the same in every run (Knuth's MMIX generator).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
+}
+
+/// What the process of the function holds: KiB of resident memory, and descriptors.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    resident_kib: usize,
+    descriptors: usize,
+}
+
+impl Held {
+    fn by(pid: u32) -> Self {
+        let process = Path::new("/proc").join(pid.to_string());
+        let status = fs::read_to_string(process.join("status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let resident_kib = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        Self { resident_kib, descriptors: fs::read_dir(process.join("fd")).unwrap().count() }
+    }
+}
+
+fn median(mut values: Vec<usize>) -> usize {
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+/// Launches up to five instances, and removes old ones so that the account does not grow.
+fn launch(ec2: &LocalEc2, dice: &mut Dice, launched: &mut usize) -> Vec<String> {
+    let ids: Vec<_> = (0..=dice.below(5)).map(|n| id(*launched + n)).collect();
+    *launched += ids.len();
+    let mut model = ec2.model();
+    for id in &ids {
+        let mut instance = Instance::new(id);
+        instance.invisible_for_calls = u32::try_from(dice.below(8)).unwrap().saturating_sub(6);
+        instance.not_ready_for_calls = u32::try_from(dice.below(8)).unwrap().saturating_sub(6);
+        model.put(instance);
+    }
+    let is_done = |it: &&Instance| it.metadata_options.http_tokens == "required";
+    let old: Vec<_> = model.instances.values().filter(is_done).map(|it| it.instance_id.clone()).collect();
+    for id in old.iter().take(model.instances.len().saturating_sub(200)) {
+        model.instances.remove(id);
+    }
+    model.calls.clear();
+    ids
+}
+
+/// One event in a thousand shapes about these instances.
+fn event(dice: &mut Dice, ids: &[String]) -> String {
+    let messages = || ids.iter().map(|id| (id.as_str(), running(id)));
+    match dice.below(8) {
+        0..3 => run_instances(ids.iter().cloned()),
+        3 | 4 => sqs(messages()),
+        5 => sqs(messages().chain([("poisoned", "{".to_owned())])),
+        6 => sample(["ScheduledEvent/rule", "RunInstances/omitted"][dice.below(2)]),
+        _ => sample(
+            ["Other/no-event", "Other/another-region", "RunInstances/failed", "Other/object-created"][dice.below(4)],
+        ),
+    }
+}
+
+fn fault(dice: &mut Dice) -> Fault {
+    let kinds = [
+        Kind::Error { code: "RequestLimitExceeded".to_owned(), status: 503 },
+        Kind::Error { code: "InternalError".to_owned(), status: 500 },
+        Kind::Error { code: "UnauthorizedOperation".to_owned(), status: 403 },
+        Kind::DropConnection,
+        Kind::Delay { milliseconds: 200 },
+        Kind::Body { status: 200, text: "<garbage".to_owned() },
+    ];
+    Fault {
+        action: [DESCRIBE, MODIFY][dice.below(2)].to_owned(),
+        instance_id: None,
+        times: Some(1),
+        after_effect: dice.below(2) == 0,
+        kind: kinds[dice.below(kinds.len())].clone(),
+    }
+}
+
+#[test]
+#[ignore = "minutes long; `make soak` runs it"]
+fn after_minutes_of_events_and_faults_it_holds_no_more_and_every_violator_is_enforced() {
+    let seconds = std::env::var("SOAK_SECONDS").map_or(180, |it| it.parse().expect("SOAK_SECONDS is a number"));
+    let binary = std::env::var("SOAK_BINARY").expect("SOAK_BINARY names the function's binary");
+    let ec2 = local_ec2([]);
+    let function = Function::start_binary(Path::new(&binary), "soak", &ec2.endpoint(), &[("IMDS_LOG", "error")]);
+    let mut dice = Dice(20_261_124);
+    let (mut launched, mut invocations, mut failures) = (0, 0, 0);
+    let mut held = Vec::new();
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(seconds) {
+        let ids = launch(&ec2, &mut dice, &mut launched);
+        if dice.below(3) == 0 {
+            ec2.model().faults.add(fault(&mut dice));
+        }
+        let answer = function.invoke(&event(&mut dice, &ids));
+        invocations += 1;
+        failures += usize::from(answer["errorType"].is_string());
+        held.push(Held::by(function.pid()));
+        // Below the five writes a second that EC2 refills, so that the account can be kept clean.
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    ec2.model().faults.clear();
+    let sweep = || -> Value { function.invoke(&sample("ScheduledEvent/rule")) };
+    while sweep()["counts"]["examined"] != 0 {
+        assert!(begin.elapsed() < Duration::from_secs(seconds + 300), "the sweep comes to an end");
+    }
+    let violators = ec2.model().instances.values().filter(|it| it.metadata_options.http_tokens != "required").count();
+
+    // The first tenth fills caches and pools.
+    let settled = &held[held.len() / 10..];
+    let quarter = settled.len() / 4;
+    let resident = |part: &[Held]| median(part.iter().map(|it| it.resident_kib).collect());
+    let descriptors = |part: &[Held]| part.iter().map(|it| it.descriptors).max().unwrap();
+    let (early, late) = (&settled[..quarter], &settled[settled.len() - quarter..]);
+    println!(
+        "{invocations} invocations in {seconds} s, {failures} failed as they should, {launched} instances launched, \
+         {violators} violators left; resident {} KiB early, {} KiB late; at most {} descriptors early, {} late",
+        resident(early),
+        resident(late),
+        descriptors(early),
+        descriptors(late)
+    );
+    assert_eq!(violators, 0);
+    assert!(resident(late) <= resident(early) * 21 / 20, "resident memory is flat");
+    assert!(descriptors(late) <= descriptors(early) + 2, "no descriptor leaks");
+    assert!(failures > 0 && failures < invocations, "{failures} of {invocations}");
+}
