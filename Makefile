@@ -11,6 +11,8 @@ VENV := .venv
 CARGO_DENY_VERSION := 0.20.2
 MINISTACK := .tools/ministack
 NODE_MODULES := infra/node_modules
+RIVALS := .tools/rivals
+HOST := $(shell rustc -vV 2> /dev/null | sed -n 's/^host: //p')
 CARGO_DENY := .tools/cargo-deny-$(CARGO_DENY_VERSION)
 
 # Everything that is started listens on 127.0.0.1, which no proxy reaches.
@@ -43,10 +45,13 @@ check: fmt lint doc deny test ## All that CI checks: format, lints, documentatio
 .PHONY: fmt
 fmt: ## Check the format
 	cargo fmt --all --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
+	cargo fmt --check --manifest-path benches/stand/Cargo.toml
 
 .PHONY: lint
 lint: ## Run clippy
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy $(BENCH) --all-targets -- -D warnings
 
 .PHONY: doc
 doc: ## Build the documentation of the code
@@ -55,6 +60,8 @@ doc: ## Build the documentation of the code
 .PHONY: deny
 deny: $(CARGO_DENY) ## Check licences, bans and sources of the dependencies
 	.tools/bin/cargo-deny --locked check bans licenses sources
+	.tools/bin/cargo-deny --locked --manifest-path tests/fuzz/Cargo.toml check --config .deny.toml licenses sources
+	.tools/bin/cargo-deny --locked --manifest-path benches/stand/Cargo.toml check --config .deny.toml licenses sources
 
 .PHONY: advisories
 advisories: $(CARGO_DENY) ## Check the dependencies against the RustSec database, which is fetched from GitHub
@@ -82,6 +89,35 @@ destroy: $(VENV)/installed ## Delete the stack; its log and its dead-letter queu
 	@$(VENV)/bin/python infra/account.py
 	cd infra && ../$(VENV)/bin/sam delete
 
+# What cargo fuzz passes to rustc; the address sanitizer, which needs a nightly one, is not among it.
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 \
+	-Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: rust ## Fuzz what reads events, for FUZZ_SECONDS=60
+	RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --release --locked --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz --target $(HOST)
+	mkdir -p target/fuzz/found
+	target/fuzz/$(HOST)/release/event -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=512 -max_len=65536 \
+		-dict=tests/fuzz/event.dict -artifact_prefix=target/fuzz/ -print_final_stats=1 \
+		target/fuzz/found tests/fuzz/corpus/event events
+
+SOAK_SECONDS ?= 180
+
+.PHONY: soak
+soak: package ## Run the packaged binary under events and faults, for SOAK_SECONDS=180
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_BINARY=$(CURDIR)/target/lambda/imds-enforcer/bootstrap \
+		cargo test --locked --test it soak -- --ignored --nocapture
+
+BENCH := --locked --manifest-path benches/stand/Cargo.toml --target-dir target/bench-stand
+
+.PHONY: bench
+bench: package $(RIVALS)/installed ## Measure what the function costs, next to others, and write benches/results
+	cargo build --release $(BENCH)
+	target/bench-stand/release/bench . $(RIVALS)/bin/python "$$($(RIVALS)/bin/python -m certifi)"
+	cargo bench $(BENCH) --bench micro
+
 .PHONY: snapshots
 snapshots: $(VENV)/installed ## Write the snapshots anew after a change of answers or samples; read the difference
 	INSTA_UPDATE=always cargo test --locked --test it samples
@@ -99,6 +135,11 @@ $(VENV)/installed: tests/requirements.txt
 $(MINISTACK)/installed: tests/infra/ministack.txt
 	$(PYTHON) -m venv --clear $(MINISTACK)
 	$(MINISTACK)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(RIVALS)/installed: benches/rivals/requirements.txt
+	$(PYTHON) -m venv --clear $(RIVALS)
+	$(RIVALS)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 $(NODE_MODULES)/installed: infra/package-lock.json

@@ -476,14 +476,15 @@ fn message_report(message: Message, done: &Done) -> MessageReport {
 impl Done {
     /// With what became of one instance.
     fn with(mut self, id: InstanceId, outcome: Outcome, work: &Work) -> Self {
-        self.list(InstanceReport { instance_id: id.to_string(), outcome: outcome.clone() });
-        if matches!(outcome, Outcome::Failed { .. }) {
-            if work.named.contains_key(&id) {
+        let instance = InstanceReport { instance_id: id.to_string(), outcome };
+        match (instance.failure(), work.named.contains_key(&id)) {
+            (Some(_), true) => {
                 self.failed.insert(id);
-            } else {
-                self.violators_failed = true;
             }
+            (Some(_), false) => self.violators_failed = true,
+            (None, _) => {}
         }
+        self.list(instance);
         self
     }
 
@@ -496,9 +497,7 @@ impl Done {
     }
 
     fn list(&mut self, instance: InstanceReport) {
-        if let Err(unlisted) = self.instances.add(instance) {
-            self.unlisted.push(unlisted);
-        }
+        self.unlisted.extend(self.instances.add(instance));
         if self.unlisted.len() == telemetry::ON_A_LINE {
             self.log_unlisted();
         }

@@ -56,19 +56,16 @@ pub struct Instances {
 }
 
 impl Instances {
-    /// Counts an instance and lists it.
-    ///
-    /// # Errors
-    ///
-    /// The instance, if there is no room to list it.
-    pub fn add(&mut self, instance: InstanceReport) -> Result<(), InstanceReport> {
+    /// Counts an instance and lists it. Hands it back if there is no room to list it.
+    #[must_use]
+    pub fn add(&mut self, instance: InstanceReport) -> Option<InstanceReport> {
         self.counts.add(&instance.outcome);
         let list = if instance.failure().is_some() { &mut self.failed } else { &mut self.others };
         if list.len() == LISTED {
-            return Err(instance);
+            return Some(instance);
         }
         list.push(instance);
-        Ok(())
+        None
     }
 }
 
@@ -310,7 +307,7 @@ mod tests {
     fn report(instances: Vec<InstanceReport>, error: Option<Failure>) -> Report {
         let event = EventSummary { name: "RunInstances".to_owned(), ..EventSummary::default() };
         let mut all = Instances::default();
-        assert!(instances.into_iter().all(|it| all.add(it).is_ok()));
+        assert!(instances.into_iter().all(|it| all.add(it).is_none()));
         Report::new(Mode::Enforce, event, all, error)
     }
 
@@ -345,9 +342,9 @@ mod tests {
     fn what_there_is_no_room_for_is_counted_and_handed_back() {
         let mut instances = Instances::default();
         let not_found = |n| InstanceReport { instance_id: format!("i-1{n:07x}"), outcome: Outcome::NotFound };
-        let handed_back = (0..LISTED + 2).filter(|n| instances.add(not_found(*n)).is_err()).count();
+        let handed_back = (0..LISTED + 2).filter(|n| instances.add(not_found(*n)).is_some()).count();
         assert_eq!(handed_back, 2);
-        assert!(instances.add(failed("i-00000001", "InternalError")).is_ok(), "a failure has room of its own");
+        assert!(instances.add(failed("i-00000001", "InternalError")).is_none(), "a failure has room of its own");
         let report = Report::new(Mode::Enforce, EventSummary::default(), instances, None);
         assert_eq!((report.counts.examined, report.instances.len(), report.unlisted), (LISTED + 3, LISTED + 1, 2));
         assert!(report.to_string().contains("1 of 1003 instances failed"), "{report}");

@@ -180,7 +180,7 @@ mod tests {
                 instance_metadata_tags: Some("disabled".to_owned()),
             };
             let outcome = Outcome::Enforced { before: options.clone(), after: options };
-            assert!(instances.add(InstanceReport { instance_id: format!("i-{n:017x}"), outcome }).is_ok());
+            assert!(instances.add(InstanceReport { instance_id: format!("i-{n:017x}"), outcome }).is_none());
         }
         let event = EventSummary {
             id: Some("0cb1e29c-8a6c-4a76-9e5b-0c6f2b1f3d5a".to_owned()),

@@ -212,7 +212,7 @@ async fn cell(row: &Row, times: Option<u32>, kind: &str, event: &str, named: &[S
     if !matches!(row.inject, Inject::Call { after_effect: true, .. }) {
         assert!(ec2.writes().iter().all(|(_, times)| *times == 1), "{cell}: {:?}", ec2.writes());
     }
-    worst(ends)
+    worst(&ends)
 }
 
 /// What became of each violator that the event is about, accounted for in report and answer.
@@ -248,7 +248,7 @@ fn kind_of_batch_answers(run: &Run, id: &str) -> bool {
     !is_batch || [id, "poisoned"].iter().all(|it| run.messages.iter().any(|message| message == it))
 }
 
-fn worst(ends: Vec<End>) -> End {
+fn worst(ends: &[End]) -> End {
     let order = [End::Refused, End::Retryable, End::Absent, End::Enforced];
     order.into_iter().find(|end| ends.contains(end)).unwrap()
 }

@@ -1,6 +1,13 @@
 //! The integration tests, one binary: linking the EC2 SDK once is enough.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests may"
+)]
 
 mod claims;
 mod fake;
@@ -8,6 +15,7 @@ mod fault_stand;
 mod faults;
 mod handler;
 mod harness;
+mod hostile;
 mod in_process;
 mod process;
 mod property;

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::fake::FakeEc2;
 use crate::harness::*;
+use crate::samples::names;
 
 /// Handles an event on an EC2 in memory, with a minute left and no wait.
 fn handle(ec2: FakeEc2, mode: Mode, json: &str) -> (Result<Answer, InvocationError>, FakeEc2) {
@@ -45,14 +46,8 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 /// A sample, with some of its values replaced by any JSON or removed.
 fn mutated_sample() -> impl Strategy<Value = Value> {
-    let names = [
-        "RunInstances/three",
-        "ModifyInstanceMetadataOptions/downgrade-to-optional",
-        "StateChange/running",
-        "ScheduledEvent/rule",
-        "SqsBatch/state-changes",
-    ];
-    let event = select(names.map(|name| serde_json::from_str::<Value>(&sample(name)).unwrap()).to_vec());
+    let event =
+        select(names().iter().map(|name| serde_json::from_str::<Value>(&sample(name)).unwrap()).collect::<Vec<_>>());
     let change = (any::<Index>(), prop::option::of(any_json()));
     (event, vec(change, 1..4)).prop_map(|(mut event, changes)| {
         for (index, replacement) in changes {

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::harness::*;
 
-fn names() -> Vec<String> {
+/// Every sample, as `<EventName>/<case>`.
+pub(crate) fn names() -> Vec<String> {
     let mut names = Vec::new();
     for folder in std::fs::read_dir(root().join("events")).unwrap() {
         let folder = folder.unwrap();

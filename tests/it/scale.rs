@@ -38,7 +38,6 @@ async fn a_thousand_violators_take_what_the_bucket_allows_and_next_to_no_call_is
     let end = begin + Duration::from_mins(10);
     let report = report(ec2.enforcer().await.handle(&run_instances((0..1000).map(id)), end).await);
     let took = begin.elapsed().as_secs_f64();
-    println!("{took} {:?} {:?}", ec2.calls(MODIFY), report.counts);
     assert_eq!(report.counts.enforced, 1000);
     assert!(took <= 1.15 * (1000.0 - 100.0) / 5.0, "{took} s");
     assert_eq!(ec2.calls(MODIFY), (1000, 0));
@@ -162,7 +161,6 @@ async fn a_launch_of_hundreds_that_are_not_ready_yet_is_enforced_in_one_invocati
     let ec2 = InProcess::new(instances);
     let end = Instant::now() + Duration::from_mins(5);
     let report = report(ec2.enforcer().await.handle(&run_instances((0..200).map(id)), end).await);
-    println!("{}", report.counts);
     assert_eq!(report.counts.enforced, 200);
 }
 

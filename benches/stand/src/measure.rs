@@ -1,0 +1,204 @@
+//! What is measured: init, first and warm event, memory, calls, instructions, and how all that
+//! grows with the number of instances.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::ec2::{Ec2, id};
+use crate::function::{Cost, Function};
+
+type Error = Box<dyn std::error::Error>;
+
+/// Processes that are started, and warm events that each is handed.
+const PROCESSES: usize = 9;
+const WARM_EVENTS: usize = 40;
+
+/// Sizes of the cost curve, in instances.
+const SIZES: [usize; 5] = [1, 10, 100, 1000, 10_000];
+
+/// The quartiles of some durations.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Quartiles {
+    pub(crate) low: Duration,
+    pub(crate) median: Duration,
+    pub(crate) high: Duration,
+}
+
+impl Quartiles {
+    fn of(durations: impl Iterator<Item = Duration>) -> Self {
+        let mut all: Vec<_> = durations.collect();
+        all.sort();
+        let at = |quarter: usize| all[(all.len() - 1) * quarter / 4];
+        Self { low: at(1), median: at(2), high: at(3) }
+    }
+}
+
+/// What one function costs.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) init_wall: Quartiles,
+    pub(crate) init_cpu: Quartiles,
+    pub(crate) first_wall: Quartiles,
+    pub(crate) first_cpu: Quartiles,
+    pub(crate) warm_wall: Quartiles,
+    pub(crate) warm_cpu: Quartiles,
+    pub(crate) resident_kib: usize,
+    pub(crate) calls: usize,
+    /// Of a first and of a warm event, where callgrind is there and the function is one binary.
+    pub(crate) instructions: Option<(u64, u64, u64)>,
+}
+
+/// One point of a curve.
+pub(crate) struct Point {
+    pub(crate) instances: usize,
+    pub(crate) cost: Cost,
+    pub(crate) peak_kib: usize,
+}
+
+/// How the cost of one kind of event grows for one function.
+pub(crate) struct Curve {
+    pub(crate) name: String,
+    pub(crate) points: Vec<Point>,
+}
+
+/// A launch of `count` instances as EventBridge delivers it.
+fn launch(count: usize) -> String {
+    let sample = include_str!("../../../events/RunInstances/one.json");
+    let mut event: Value = serde_json::from_str(sample).expect("a sample is JSON");
+    let item = event["detail"]["responseElements"]["instancesSet"]["items"][0].take();
+    let items = (0..count).map(|n| {
+        let mut item = item.clone();
+        item["instanceId"] = id(n).into();
+        item
+    });
+    event["detail"]["responseElements"]["instancesSet"]["items"] = items.collect();
+    event.to_string()
+}
+
+fn schedule() -> &'static str {
+    include_str!("../../../events/ScheduledEvent/rule.json")
+}
+
+pub(crate) async fn row(function: &Function, ec2: &Ec2, work: &Path) -> Result<Row, Error> {
+    let (mut inits, mut firsts, mut warms, mut resident) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let event = launch(1);
+    for _ in 0..PROCESSES {
+        ec2.hold(1, 1);
+        let mut running = function.start(ec2, &[], work).await?;
+        inits.push(running.init);
+        firsts.push(enforce_one(&mut running, ec2, &event, function).await?);
+        for _ in 0..WARM_EVENTS {
+            warms.push(enforce_one(&mut running, ec2, &event, function).await?);
+        }
+        resident.push(running.memory_kib("VmRSS")?);
+        running.end().await?;
+    }
+    resident.sort_unstable();
+    let quartiles = |costs: &[Cost], what: fn(&Cost) -> Duration| Quartiles::of(costs.iter().map(what));
+    Ok(Row {
+        name: function.name,
+        init_wall: quartiles(&inits, |it| it.wall),
+        init_cpu: quartiles(&inits, |it| it.cpu),
+        first_wall: quartiles(&firsts, |it| it.wall),
+        first_cpu: quartiles(&firsts, |it| it.cpu),
+        warm_wall: quartiles(&warms, |it| it.wall),
+        warm_cpu: quartiles(&warms, |it| it.cpu),
+        resident_kib: resident[resident.len() / 2],
+        calls: warms.last().map_or(0, |it| it.calls),
+        instructions: instructions(function, ec2, &event, work).await?,
+    })
+}
+
+/// An event of one violator, which must be enforced by it.
+async fn enforce_one(
+    running: &mut crate::function::Running<'_>,
+    ec2: &Ec2,
+    event: &str,
+    function: &Function,
+) -> Result<Cost, Error> {
+    ec2.hold(1, 1);
+    let cost = running.invoke(event).await?;
+    if function.name != "bare" && ec2.violators() != 0 {
+        return Err(format!("{} did not enforce", function.name).into());
+    }
+    Ok(cost)
+}
+
+/// Instructions of init, of the first event and of a warm one.
+async fn instructions(
+    function: &Function,
+    ec2: &Ec2,
+    event: &str,
+    work: &Path,
+) -> Result<Option<(u64, u64, u64)>, Error> {
+    const WARM: u64 = 10;
+    let has_callgrind = Command::new("valgrind").arg("--version").output().is_ok();
+    if !has_callgrind || function.command.len() > 1 {
+        return Ok(None);
+    }
+    let mut totals = Vec::new();
+    for events in [0, 1, 1 + WARM] {
+        let out = work.join(format!("callgrind.{events}"));
+        let before = ["valgrind".into(), "--tool=callgrind".into(), format!("--callgrind-out-file={}", out.display())];
+        let mut running = function.start(ec2, &before, work).await?;
+        for _ in 0..events {
+            enforce_one(&mut running, ec2, event, function).await?;
+        }
+        running.end().await?;
+        let text = fs::read_to_string(&out)?;
+        let total = text.lines().find_map(|line| line.strip_prefix("summary: ").or(line.strip_prefix("totals: ")));
+        totals.push(total.ok_or("callgrind wrote no total")?.trim().parse::<u64>()?);
+    }
+    let [init, first, warm] = totals[..] else { return Err("three runs".into()) };
+    Ok(Some((init, first.saturating_sub(init), warm.saturating_sub(first) / WARM)))
+}
+
+/// An event that names ever more instances, of which one does not require tokens; and a sweep that
+/// finds ever more violators, in observe mode, where it is not EC2's request rate that is measured.
+pub(crate) async fn curves(functions: &[Function], ec2: &Ec2, work: &Path) -> Result<Vec<Curve>, Error> {
+    let mut curves = Vec::new();
+    for function in functions.iter().filter(|it| it.name != "bare") {
+        eprintln!("the curve of {}", function.name);
+        let mut points = Vec::new();
+        for instances in SIZES {
+            ec2.hold(instances, 1);
+            points.push(point(function, ec2, &launch(instances), instances, work).await?);
+        }
+        curves.push(Curve { name: format!("{}, launch", function.name), points });
+    }
+    let mut sweep = functions[0].clone();
+    sweep.variables.push(("IMDS_MODE", "observe"));
+    let mut points = Vec::new();
+    for instances in SIZES {
+        ec2.hold(instances, instances);
+        points.push(point(&sweep, ec2, schedule(), instances, work).await?);
+    }
+    curves.push(Curve { name: format!("{}, sweep", sweep.name), points });
+    Ok(curves)
+}
+
+/// The second event of a process: the first has opened what it needs.
+async fn point(function: &Function, ec2: &Ec2, event: &str, instances: usize, work: &Path) -> Result<Point, Error> {
+    let mut running = function.start(ec2, &[], work).await?;
+    running.invoke(event).await?;
+    if let Some(first) = ec2.local.model().instances.get_mut(&id(0)) {
+        "optional".clone_into(&mut first.metadata_options.http_tokens);
+    }
+    let cost = running.invoke(event).await?;
+    let peak_kib = running.memory_kib("VmHWM")?;
+    running.end().await?;
+    Ok(Point { instances, cost, peak_kib })
+}
+
+/// The machine, since only it makes the numbers what they are.
+pub(crate) fn machine() -> Value {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("unknown", |it| it.1);
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    json!({"cpu": model, "cores": cores})
+}
