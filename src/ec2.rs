@@ -13,17 +13,16 @@ use aws_sdk_ec2::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_ec2::config::interceptors::{AfterDeserializationInterceptorContextRef, InterceptorContext};
 use aws_sdk_ec2::config::retry::{ClassifyRetry, RetryAction, RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
-use aws_sdk_ec2::config::{BehaviorVersion, ConfigBag, Intercept, RuntimeComponents, SharedHttpClient};
+use aws_sdk_ec2::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
 use aws_sdk_ec2::operation::modify_instance_metadata_options::ModifyInstanceMetadataOptionsError;
 use aws_sdk_ec2::types;
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::{ConnectorBuilder, tls};
 use aws_smithy_types::body::SdkBody;
 
 use crate::instance::{Instance, InstanceId, InstanceState, MetadataOptions};
 use crate::report::Failure;
+use crate::telemetry::chain;
 
 /// The IAM actions that the calls in this file need. The templates grant these and no others.
 pub const IAM_ACTIONS: [&str; 2] = ["ec2:DescribeInstances", "ec2:ModifyInstanceMetadataOptions"];
@@ -181,32 +180,6 @@ impl SdkEc2 {
 
 /// How long INIT may wait for the connection; Lambda allows INIT 10 s in all.
 const WARM_UP: Duration = Duration::from_secs(2);
-
-/// What `aws_config` is to load the SDK's configuration with: an HTTP client whose TLS starts in
-/// no time (ring; the default provider seeds itself from CPU jitter for 20 ms of a cold start),
-/// which honours the proxy variables as the default client does.
-#[must_use]
-pub fn sdk_config_loader() -> aws_config::ConfigLoader {
-    aws_config::defaults(behavior_version()).http_client(http_client())
-}
-
-/// Pinned: a newer one changes time-outs, retries or proxies, and wants to be read first.
-fn behavior_version() -> BehaviorVersion {
-    BehaviorVersion::v2026_01_12()
-}
-
-fn http_client() -> SharedHttpClient {
-    let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-    aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut connector =
-            ConnectorBuilder::default().tls_provider(provider.clone()).proxy_config(ProxyConfig::from_env());
-        connector.set_connector_settings(settings.cloned());
-        if let Some(components) = components {
-            connector.set_sleep_impl(components.sleep_impl());
-        }
-        connector.build()
-    })
-}
 
 /// Five attempts, 0.2 s to 3 s apart with jitter: one that fails for ever is given up well inside
 /// the whole-operation time-out.
@@ -417,12 +390,6 @@ fn advice(code: &str, action: &str) -> String {
         }
         _ => String::new(),
     }
-}
-
-/// An error with all its causes.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

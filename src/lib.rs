@@ -26,6 +26,7 @@
 //! | [`config`] | what the environment variables mean; pure |
 //! | [`request_rate`] | how fast an action of EC2 may be called |
 //! | [`ec2`] | the port to EC2 and the SDK behind it: the only file that names the SDK for EC2 |
+//! | [`http`] | the SDK's HTTP client: TLS, roots, proxies |
 //! | [`enforce`] | one invocation from event to report |
 //! | [`telemetry`] | the log |
 //!
@@ -35,6 +36,7 @@ pub mod config;
 pub mod ec2;
 pub mod enforce;
 pub mod event;
+pub mod http;
 pub mod instance;
 pub mod policy;
 pub mod report;

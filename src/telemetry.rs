@@ -2,6 +2,8 @@
 //!
 //! Stable keys, so that alarms and queries can rely on them. Never the body of an event.
 
+use std::error::Error;
+
 use serde::Serialize;
 use tracing::{error, info, warn};
 use tracing_subscriber::Layer;
@@ -143,6 +145,17 @@ fn part<T>(list: &[T], n: usize) -> &[T] {
 /// None of these structures can fail to be written as JSON.
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
+}
+
+/// After a certificate that Amazon's roots did not sign.
+pub(crate) fn log_other_roots(error: &(dyn Error + 'static)) {
+    info!(error = chain(error), "EC2's certificate is not signed by Amazon's roots: trying the environment's");
+}
+
+/// An error with all its causes.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// After an event that could not be read or belongs elsewhere.

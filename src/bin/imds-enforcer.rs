@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use imds_enforcer::config::Config;
-use imds_enforcer::ec2::{SdkEc2, sdk_config_loader};
+use imds_enforcer::ec2::SdkEc2;
 use imds_enforcer::enforce::{Answer, Enforcer};
+use imds_enforcer::http::{Roots, sdk_config_loader};
 use imds_enforcer::telemetry;
 use lambda_runtime::{Context, Diagnostic, LambdaEvent, service_fn};
 use serde::{Deserialize, Deserializer};
@@ -34,7 +35,9 @@ async fn run() -> Result<(), lambda_runtime::Error> {
             "AWS_LAMBDA_RUNTIME_API is not set: this is a Lambda function; start it with `cargo lambda watch`".into()
         );
     }
-    let sdk_config = sdk_config_loader().load().await;
+    let names_roots = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().any(|name| var(name).is_some());
+    let roots = if names_roots { Roots::Environment } else { Roots::AmazonFirst };
+    let sdk_config = sdk_config_loader(roots).load().await;
     let region =
         sdk_config.region().ok_or("AWS_REGION is not set: the Region whose instances to look after")?.to_string();
     let ec2 = SdkEc2::new(&sdk_config);

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use aws_sdk_ec2::config::{Credentials, Region};
 use imds_enforcer::config::Mode;
-use imds_enforcer::ec2::{SdkEc2, sdk_config_loader};
+use imds_enforcer::ec2::SdkEc2;
 use imds_enforcer::enforce::{Answer, Enforcer, InvocationError};
+use imds_enforcer::http::{Roots, sdk_config_loader};
 use imds_enforcer::report::Report;
 use local_ec2::LocalEc2;
 use local_ec2::model::{Call, Instance, Model};
@@ -51,7 +52,7 @@ pub(crate) fn fleet() -> Vec<Instance> {
 /// The function on a local EC2, in enforce mode, waiting little for instances to become visible.
 pub(crate) async fn enforcer(ec2: &LocalEc2) -> Enforcer<SdkEc2> {
     let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", "not-a-secret", None, None, "tests");
-    let config = sdk_config_loader().region(Region::new(REGION)).credentials_provider(credentials);
+    let config = sdk_config_loader(Roots::Environment).region(Region::new(REGION)).credentials_provider(credentials);
     let config = config.endpoint_url(ec2.endpoint()).load().await;
     let mut enforcer = Enforcer::new(SdkEc2::new(&config), REGION.to_owned(), Mode::Enforce);
     enforcer.waits = vec![Duration::from_millis(20); 4];

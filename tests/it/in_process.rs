@@ -11,8 +11,9 @@ use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, S
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use imds_enforcer::config::Mode;
-use imds_enforcer::ec2::{SdkEc2, sdk_config_loader};
+use imds_enforcer::ec2::SdkEc2;
 use imds_enforcer::enforce::Enforcer;
+use imds_enforcer::http::{Roots, sdk_config_loader};
 use local_ec2::exchange::{Reply, reply};
 use local_ec2::model::{Instance, Model};
 use tokio::time::Instant;
@@ -44,7 +45,7 @@ impl InProcess {
     pub(crate) async fn enforcer(&self) -> Enforcer<SdkEc2> {
         let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", "not-a-secret", None, None, "tests");
         let connector = SharedHttpConnector::new(self.clone());
-        let config = sdk_config_loader()
+        let config = sdk_config_loader(Roots::Environment)
             .region(Region::new(REGION))
             .credentials_provider(credentials)
             .time_source(Clock::default())

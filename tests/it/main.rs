@@ -19,6 +19,7 @@ mod hostile;
 mod in_process;
 mod process;
 mod property;
+mod roots;
 mod samples;
 mod scale;
 mod soak;

@@ -22,7 +22,7 @@ pub(crate) struct Function {
 
 impl Function {
     /// Starts the function with EC2 at `endpoint`.
-    fn start(name: &str, endpoint: &str, variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(name: &str, endpoint: &str, variables: &[(&str, &str)]) -> Self {
         Self::start_binary(Path::new(BINARY), name, endpoint, variables)
     }
 
@@ -42,8 +42,10 @@ impl Function {
                 ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
                 ("NO_PROXY", "127.0.0.1"),
             ])
-            .envs(variables.iter().copied())
             .env_remove("AWS_PROFILE")
+            .env_remove("SSL_CERT_DIR")
+            .env_remove("SSL_CERT_FILE")
+            .envs(variables.iter().copied())
             .stderr(output.try_clone().unwrap())
             .stdout(output)
             .spawn()
@@ -74,7 +76,7 @@ impl Function {
     }
 
     /// What emulator and function have written so far.
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
