@@ -1,5 +1,5 @@
-//! The local EC2 behind TLS, with a certificate that the functions are told to trust beside those
-//! of the certifi package, as many as a Lambda environment has.
+//! The local EC2 behind TLS, with a certificate that the functions are told to trust beside as many
+//! others as they have in Lambda: Amazon's five for those in Rust, certifi's for those in Python.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,19 +19,22 @@ type Error = Box<dyn std::error::Error>;
 pub(crate) struct Ec2 {
     pub(crate) local: LocalEc2,
     pub(crate) endpoint: String,
+    /// PEM, Amazon's roots and the stand's.
+    pub(crate) few_roots: PathBuf,
     /// PEM, all roots.
-    pub(crate) roots: PathBuf,
+    pub(crate) many_roots: PathBuf,
 }
 
 impl Ec2 {
-    /// Starts it, the roots being written to `folder` after those of `other_roots`.
-    pub(crate) async fn start(folder: &Path, other_roots: &Path) -> Result<Self, Error> {
+    /// Starts it, and writes the roots to `folder`; `certifi` holds all.
+    pub(crate) async fn start(folder: &Path, certifi: &Path) -> Result<Self, Error> {
         let mut model = Model::with_transition(Duration::ZERO);
         model.buckets.unlimited = true;
         let local = LocalEc2::start(0, model)?;
         let (acceptor, root) = tls()?;
-        let roots = folder.join("roots.pem");
-        fs::write(&roots, fs::read_to_string(other_roots)? + "\n" + &root)?;
+        let (few_roots, many_roots) = (folder.join("few-roots.pem"), folder.join("many-roots.pem"));
+        fs::write(&few_roots, include_str!("../../../src/amazon_roots.pem").to_owned() + &root)?;
+        fs::write(&many_roots, fs::read_to_string(certifi)? + "\n" + &root)?;
 
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let endpoint = format!("https://localhost:{}", listener.local_addr()?.port());
@@ -42,7 +45,7 @@ impl Ec2 {
                 tokio::spawn(async move { drop(relay(stream, acceptor, &upstream).await) });
             }
         });
-        Ok(Self { local, endpoint, roots })
+        Ok(Self { local, endpoint, few_roots, many_roots })
     }
 
     /// In place of all instances: `count` of them, of which the first `violators` don't require tokens.

@@ -30,6 +30,8 @@ pub(crate) struct Cost {
     /// Of all threads of the process.
     pub(crate) cpu: Duration,
     pub(crate) calls: usize,
+    /// Pages that the kernel had to map.
+    pub(crate) faults: usize,
 }
 
 /// A function that is ready for its first event.
@@ -57,7 +59,8 @@ impl Function {
             .env_clear()
             .envs([("PATH", std::env::var("PATH")?), ("AWS_LAMBDA_RUNTIME_API", api.address.clone())])
             .envs([("AWS_ENDPOINT_URL_EC2", &ec2.endpoint), ("AWS_ENDPOINT_URL", &ec2.endpoint)])
-            .envs([("SSL_CERT_FILE", &ec2.roots), ("AWS_CA_BUNDLE", &ec2.roots), ("LAMBDA_TASK_ROOT", &self.folder)])
+            .envs([("SSL_CERT_FILE", &ec2.few_roots), ("AWS_CA_BUNDLE", &ec2.many_roots)])
+            .env("LAMBDA_TASK_ROOT", &self.folder)
             .envs([("AWS_REGION", "us-east-1"), ("AWS_DEFAULT_REGION", "us-east-1")])
             .envs([("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "not-a-secret")])
             .envs([("AWS_CONFIG_FILE", "/dev/null"), ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")])
@@ -70,7 +73,7 @@ impl Function {
             .spawn()?;
         let pid = Pid::from_raw(child.id().ok_or("the process has ended")?.try_into()?);
         api.ready().await.map_err(|error| format!("{}: {error}: {}", self.name, tail(&log)))?;
-        let init = Cost { wall: begin.elapsed(), cpu: cpu(pid)?, calls: ec2.calls() };
+        let init = Cost { wall: begin.elapsed(), cpu: cpu(pid)?, calls: ec2.calls(), faults: faults(pid)? };
         Ok(Running { ec2, api, child, pid, log, init })
     }
 }
@@ -78,12 +81,17 @@ impl Function {
 impl Running<'_> {
     /// Hands it an event, and answers what that cost. Its answer must be no error.
     pub(crate) async fn invoke(&mut self, event: &str) -> Result<Cost, Error> {
-        let (cpu_before, calls_before) = (cpu(self.pid)?, self.ec2.calls());
+        let (cpu_before, calls_before, faults_before) = (cpu(self.pid)?, self.ec2.calls(), faults(self.pid)?);
         let Answer { wall, failed, body } = self.api.invoke(event).await?;
         if failed {
             return Err(format!("{body}: {}", tail(&self.log)).into());
         }
-        Ok(Cost { wall, cpu: cpu(self.pid)?.saturating_sub(cpu_before), calls: self.ec2.calls() - calls_before })
+        Ok(Cost {
+            wall,
+            cpu: cpu(self.pid)?.saturating_sub(cpu_before),
+            calls: self.ec2.calls() - calls_before,
+            faults: faults(self.pid)? - faults_before,
+        })
     }
 
     /// A line of `/proc/…/status`, in KiB: `VmRSS`, or at the most `VmHWM`.
@@ -104,6 +112,13 @@ impl Running<'_> {
 /// The CPU time that all threads of a process have used, those that ended too.
 fn cpu(pid: Pid) -> Result<Duration, Error> {
     Ok(Duration::from(clock_getcpuclockid(pid)?.now()?))
+}
+
+/// The minor page faults of a process so far.
+fn faults(pid: Pid) -> Result<usize, Error> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, after_name) = stat.rsplit_once(')').ok_or("no name in stat")?;
+    Ok(after_name.split_whitespace().nth(7).ok_or("no faults in stat")?.parse()?)
 }
 
 fn tail(log: &Path) -> String {

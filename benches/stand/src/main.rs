@@ -28,22 +28,22 @@ type Error = Box<dyn std::error::Error>;
 struct Paths {
     root: PathBuf,
     python: PathBuf,
-    roots: PathBuf,
+    certifi: PathBuf,
     work: PathBuf,
 }
 
 impl Paths {
-    /// From the arguments: the repository, the Python of the rivals, and the PEM file of roots.
+    /// From the arguments: the repository, the Python of the rivals, and certifi's roots.
     fn from_arguments() -> Result<Self, Error> {
-        let [root, python, roots] = std::env::args()
+        let [root, python, certifi] = std::env::args()
             .skip(1)
             .collect::<Vec<_>>()
             .try_into()
-            .map_err(|_| "usage: bench REPOSITORY PYTHON ROOTS, as `make bench` does")?;
+            .map_err(|_| "usage: bench REPOSITORY PYTHON CERTIFI, as `make bench` does")?;
         let root = fs::canonicalize(root)?;
         let work = root.join("target/bench");
         fs::create_dir_all(&work)?;
-        Ok(Self { python: std::path::absolute(python)?, roots: fs::canonicalize(roots)?, work, root })
+        Ok(Self { python: std::path::absolute(python)?, certifi: fs::canonicalize(certifi)?, work, root })
     }
 
     fn functions(&self) -> Vec<Function> {
@@ -74,7 +74,7 @@ impl Paths {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), Error> {
     let paths = Paths::from_arguments()?;
-    let ec2 = ec2::Ec2::start(&paths.work, &paths.roots).await?;
+    let ec2 = ec2::Ec2::start(&paths.work, &paths.certifi).await?;
     let functions = paths.functions();
     let mut rows = Vec::new();
     for function in &functions {

@@ -37,6 +37,11 @@ impl Quartiles {
     }
 }
 
+fn median(mut all: Vec<usize>) -> usize {
+    all.sort_unstable();
+    all[all.len() / 2]
+}
+
 /// What one function costs.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
@@ -48,8 +53,10 @@ pub(crate) struct Row {
     pub(crate) warm_cpu: Quartiles,
     pub(crate) resident_kib: usize,
     pub(crate) calls: usize,
-    /// Of a first and of a warm event, where callgrind is there and the function is one binary.
-    pub(crate) instructions: Option<(u64, u64, u64)>,
+    /// Of init, of the first and of a warm event.
+    pub(crate) faults: [usize; 3],
+    /// Likewise, where callgrind is there and the function is one binary.
+    pub(crate) instructions: Option<[u64; 3]>,
 }
 
 /// One point of a curve.
@@ -97,7 +104,6 @@ pub(crate) async fn row(function: &Function, ec2: &Ec2, work: &Path) -> Result<R
         resident.push(running.memory_kib("VmRSS")?);
         running.end().await?;
     }
-    resident.sort_unstable();
     let quartiles = |costs: &[Cost], what: fn(&Cost) -> Duration| Quartiles::of(costs.iter().map(what));
     Ok(Row {
         name: function.name,
@@ -107,8 +113,9 @@ pub(crate) async fn row(function: &Function, ec2: &Ec2, work: &Path) -> Result<R
         first_cpu: quartiles(&firsts, |it| it.cpu),
         warm_wall: quartiles(&warms, |it| it.wall),
         warm_cpu: quartiles(&warms, |it| it.cpu),
-        resident_kib: resident[resident.len() / 2],
+        resident_kib: median(resident),
         calls: warms.last().map_or(0, |it| it.calls),
+        faults: [&inits, &firsts, &warms].map(|costs| median(costs.iter().map(|it| it.faults).collect())),
         instructions: instructions(function, ec2, &event, work).await?,
     })
 }
@@ -129,12 +136,7 @@ async fn enforce_one(
 }
 
 /// Instructions of init, of the first event and of a warm one.
-async fn instructions(
-    function: &Function,
-    ec2: &Ec2,
-    event: &str,
-    work: &Path,
-) -> Result<Option<(u64, u64, u64)>, Error> {
+async fn instructions(function: &Function, ec2: &Ec2, event: &str, work: &Path) -> Result<Option<[u64; 3]>, Error> {
     const WARM: u64 = 10;
     let has_callgrind = Command::new("valgrind").arg("--version").output().is_ok();
     if !has_callgrind || function.command.len() > 1 {
@@ -142,7 +144,7 @@ async fn instructions(
     }
     let mut totals = Vec::new();
     for events in [0, 1, 1 + WARM] {
-        let out = work.join(format!("callgrind.{events}"));
+        let out = work.join(format!("{}.{events}.callgrind", function.name.replace(' ', "-")));
         let before = ["valgrind".into(), "--tool=callgrind".into(), format!("--callgrind-out-file={}", out.display())];
         let mut running = function.start(ec2, &before, work).await?;
         for _ in 0..events {
@@ -154,7 +156,7 @@ async fn instructions(
         totals.push(total.ok_or("callgrind wrote no total")?.trim().parse::<u64>()?);
     }
     let [init, first, warm] = totals[..] else { return Err("three runs".into()) };
-    Ok(Some((init, first.saturating_sub(init), warm.saturating_sub(first) / WARM)))
+    Ok(Some([init, first.saturating_sub(init), warm.saturating_sub(first) / WARM]))
 }
 
 /// An event that names ever more instances, of which one does not require tokens; and a sweep that

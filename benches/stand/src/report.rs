@@ -40,9 +40,9 @@ pub(crate) fn markdown(rows: &[Row], curves: &[Curve], zip: u64) -> String {
     text += &ratios(rows);
     text += "\nMilliseconds, the median and in brackets the quartiles:\n\n";
     text += &durations(rows);
-    text +=
-        "\nThousands of instructions, counted by callgrind, where it is installed, of what is no interpreter's:\n\n";
-    text += &instructions(rows);
+    text += "\nCounts, of instructions by callgrind, where it is installed, of what is no interpreter's; a page fault \
+             is a page of memory that the kernel had to map:\n\n";
+    text += &counts(rows);
     text += "\n## As the number of instances grows\n\nA launch of so many instances, one of which does not require \
              tokens; and a sweep in observe mode that finds so many violators.\n\n![CPU by instances](curve.svg)\n\n";
     text += &points(curves);
@@ -88,12 +88,15 @@ fn durations(rows: &[Row]) -> String {
     table(header, rows.iter().map(row))
 }
 
-fn instructions(rows: &[Row]) -> String {
+fn counts(rows: &[Row]) -> String {
     let row = |row: &Row| {
-        let (init, first, warm) = row.instructions?;
-        Some([vec![row.name.to_owned()], [init, first, warm].map(|it| (it / 1000).to_string()).to_vec()].concat())
+        let thousands = |it: u64| (it / 1000).to_string();
+        let instructions = row.instructions.map_or(["–", "–", "–"].map(str::to_owned), |it| it.map(thousands));
+        [vec![row.name.to_owned()], instructions.to_vec(), row.faults.map(|it| it.to_string()).to_vec()].concat()
     };
-    table(" | init | first event | warm event", rows.iter().filter_map(row))
+    let header =
+        " | init, 1,000 instructions | first event | warm event | init, page faults | first event | warm event";
+    table(header, rows.iter().map(row))
 }
 
 fn points(curves: &[Curve]) -> String {
