@@ -60,8 +60,8 @@ doc: ## Build the documentation of the code
 .PHONY: deny
 deny: $(CARGO_DENY) ## Check licences, bans and sources of the dependencies
 	.tools/bin/cargo-deny --locked check bans licenses sources
-	.tools/bin/cargo-deny --locked --manifest-path tests/fuzz/Cargo.toml check --config .deny.toml licenses sources
-	.tools/bin/cargo-deny --locked --manifest-path benches/stand/Cargo.toml check --config .deny.toml licenses sources
+	.tools/bin/cargo-deny --locked --manifest-path tests/fuzz/Cargo.toml --config .deny.toml check licenses sources
+	.tools/bin/cargo-deny --locked --manifest-path benches/stand/Cargo.toml --config .deny.toml check licenses sources
 
 .PHONY: advisories
 advisories: $(CARGO_DENY) ## Check the dependencies against the RustSec database, which is fetched from GitHub

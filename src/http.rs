@@ -37,15 +37,15 @@ const AMAZON_ROOTS: &[u8] = include_bytes!("amazon_roots.pem");
 /// which honours the proxy variables as the default client does.
 #[must_use]
 pub fn sdk_config_loader(roots: Roots) -> ConfigLoader {
-    let environment = || client(TrustStore::empty().with_native_roots(true));
-    let loader = aws_config::defaults(behavior_version());
-    match roots {
-        Roots::Environment => loader.http_client(environment()),
-        Roots::AmazonFirst => {
-            let amazon = client(TrustStore::empty().with_pem_certificate(AMAZON_ROOTS));
-            loader.http_client(Clients { amazon, environment: environment(), known: Arc::default() })
-        }
-    }
+    let known = match roots {
+        Roots::AmazonFirst => UNKNOWN,
+        Roots::Environment => ENVIRONMENT,
+    };
+    aws_config::defaults(behavior_version()).http_client(Clients {
+        amazon: client(TrustStore::empty().with_pem_certificate(AMAZON_ROOTS)),
+        environment: client(TrustStore::empty().with_native_roots(true)),
+        known: Arc::new(AtomicU8::new(known)),
+    })
 }
 
 /// Pinned: a newer one changes time-outs, retries or proxies, and wants to be read first.
@@ -80,7 +80,8 @@ struct Clients {
     known: Arc<AtomicU8>,
 }
 
-/// Values of [`Clients::known`], of which the first is none.
+/// Values of [`Clients::known`].
+const UNKNOWN: u8 = 0;
 const AMAZON: u8 = 1;
 const ENVIRONMENT: u8 = 2;
 

@@ -61,6 +61,14 @@ fn the_manual_names_every_command_of_the_makefile() {
 }
 
 #[test]
+fn the_measurements_of_the_manual_are_the_latest() {
+    let header = "| times imds-enforcer's |";
+    let latest = table(&text("benches/results/report.md"), header);
+    assert_eq!(latest.len(), 7);
+    assert_eq!(table(&text("README.md"), header), latest);
+}
+
+#[test]
 fn every_source_file_says_what_it_knows() {
     for (path, source) in sources() {
         assert!(source.starts_with("//! "), "{}", path.display());

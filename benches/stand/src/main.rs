@@ -76,11 +76,7 @@ async fn main() -> Result<(), Error> {
     let paths = Paths::from_arguments()?;
     let ec2 = ec2::Ec2::start(&paths.work, &paths.certifi).await?;
     let functions = paths.functions();
-    let mut rows = Vec::new();
-    for function in &functions {
-        eprintln!("measuring {}", function.name);
-        rows.push(measure::row(function, &ec2, &paths.work).await?);
-    }
+    let rows = measure::rows(&functions, &ec2, &paths.work).await?;
     let curves = measure::curves(&functions, &ec2, &paths.work).await?;
     let zip = fs::metadata(paths.root.join("target/imds-enforcer.zip"))?.len();
     let results = paths.root.join("benches/results");

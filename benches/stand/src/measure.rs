@@ -14,8 +14,8 @@ use crate::function::{Cost, Function};
 type Error = Box<dyn std::error::Error>;
 
 /// Processes that are started, and warm events that each is handed.
-const PROCESSES: usize = 9;
-const WARM_EVENTS: usize = 40;
+const PROCESSES: usize = 15;
+const WARM_EVENTS: usize = 25;
 
 /// Sizes of the cost curve, in instances.
 const SIZES: [usize; 5] = [1, 10, 100, 1000, 10_000];
@@ -90,34 +90,69 @@ fn schedule() -> &'static str {
     include_str!("../../../events/ScheduledEvent/rule.json")
 }
 
-pub(crate) async fn row(function: &Function, ec2: &Ec2, work: &Path) -> Result<Row, Error> {
-    let (mut inits, mut firsts, mut warms, mut resident) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+/// The costs of one function as they are collected.
+#[derive(Default)]
+struct Samples {
+    inits: Vec<Cost>,
+    firsts: Vec<Cost>,
+    warms: Vec<Cost>,
+    resident: Vec<usize>,
+}
+
+/// Each function's costs. The functions take turns, so that a slow moment of the machine is everybody's.
+pub(crate) async fn rows(functions: &[Function], ec2: &Ec2, work: &Path) -> Result<Vec<Row>, Error> {
     let event = launch(1);
-    for _ in 0..PROCESSES {
-        ec2.hold(1, 1);
-        let mut running = function.start(ec2, &[], work).await?;
-        inits.push(running.init);
-        firsts.push(enforce_one(&mut running, ec2, &event, function).await?);
-        for _ in 0..WARM_EVENTS {
-            warms.push(enforce_one(&mut running, ec2, &event, function).await?);
+    let mut samples: Vec<Samples> = functions.iter().map(|_| Samples::default()).collect();
+    for process in 1..=PROCESSES {
+        eprintln!("process {process} of {PROCESSES} of each function");
+        for (function, samples) in functions.iter().zip(&mut samples) {
+            one_process(function, ec2, &event, work, samples).await?;
         }
-        resident.push(running.memory_kib("VmRSS")?);
-        running.end().await?;
     }
-    let quartiles = |costs: &[Cost], what: fn(&Cost) -> Duration| Quartiles::of(costs.iter().map(what));
-    Ok(Row {
-        name: function.name,
-        init_wall: quartiles(&inits, |it| it.wall),
-        init_cpu: quartiles(&inits, |it| it.cpu),
-        first_wall: quartiles(&firsts, |it| it.wall),
-        first_cpu: quartiles(&firsts, |it| it.cpu),
-        warm_wall: quartiles(&warms, |it| it.wall),
-        warm_cpu: quartiles(&warms, |it| it.cpu),
-        resident_kib: median(resident),
-        calls: warms.last().map_or(0, |it| it.calls),
-        faults: [&inits, &firsts, &warms].map(|costs| median(costs.iter().map(|it| it.faults).collect())),
-        instructions: instructions(function, ec2, &event, work).await?,
-    })
+    let mut rows = Vec::new();
+    for (function, samples) in functions.iter().zip(samples) {
+        let instructions = instructions(function, ec2, &event, work).await?;
+        rows.push(samples.row(function.name, instructions));
+    }
+    Ok(rows)
+}
+
+async fn one_process(
+    function: &Function,
+    ec2: &Ec2,
+    event: &str,
+    work: &Path,
+    samples: &mut Samples,
+) -> Result<(), Error> {
+    ec2.hold(1, 1);
+    let mut running = function.start(ec2, &[], work).await?;
+    samples.inits.push(running.init);
+    samples.firsts.push(enforce_one(&mut running, ec2, event, function).await?);
+    for _ in 0..WARM_EVENTS {
+        samples.warms.push(enforce_one(&mut running, ec2, event, function).await?);
+    }
+    samples.resident.push(running.memory_kib("VmRSS")?);
+    running.end().await
+}
+
+impl Samples {
+    fn row(self, name: &'static str, instructions: Option<[u64; 3]>) -> Row {
+        let Self { inits, firsts, warms, resident } = self;
+        let quartiles = |costs: &[Cost], what: fn(&Cost) -> Duration| Quartiles::of(costs.iter().map(what));
+        Row {
+            name,
+            init_wall: quartiles(&inits, |it| it.wall),
+            init_cpu: quartiles(&inits, |it| it.cpu),
+            first_wall: quartiles(&firsts, |it| it.wall),
+            first_cpu: quartiles(&firsts, |it| it.cpu),
+            warm_wall: quartiles(&warms, |it| it.wall),
+            warm_cpu: quartiles(&warms, |it| it.cpu),
+            resident_kib: median(resident),
+            calls: warms.last().map_or(0, |it| it.calls),
+            faults: [&inits, &firsts, &warms].map(|costs| median(costs.iter().map(|it| it.faults).collect())),
+            instructions,
+        }
+    }
 }
 
 /// An event of one violator, which must be enforced by it.

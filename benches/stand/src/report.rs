@@ -32,12 +32,13 @@ pub(crate) fn markdown(rows: &[Row], curves: &[Curve], zip: u64) -> String {
          - *no SDK*: the same calls of EC2, written by hand, without pages, retries, errors or a report: the floor.\n\
          - *bare*: lambda_runtime and nothing else.\n\
          - *boto3*: a Python function that does the same.\n\
-         - *Cloud Custodian*: its own handler, with the equivalent policy.\n\n\
-         The zip is {zip} bytes.\n\n",
+         - *Cloud Custodian*: its own handler, with the equivalent policy.\n\n",
         machine["cores"],
         machine["cpu"].as_str().unwrap_or_default()
     );
     text += &ratios(rows);
+    text += "\n";
+    text += &goals(rows, zip);
     text += "\nMilliseconds, the median and in brackets the quartiles:\n\n";
     text += &durations(rows);
     text += "\nCounts, of instructions by callgrind, where it is installed, of what is no interpreter's; a page fault \
@@ -46,7 +47,7 @@ pub(crate) fn markdown(rows: &[Row], curves: &[Curve], zip: u64) -> String {
     text += "\n## As the number of instances grows\n\nA launch of so many instances, one of which does not require \
              tokens; and a sweep in observe mode that finds so many violators.\n\n![CPU by instances](curve.svg)\n\n";
     text += &points(curves);
-    text
+    text + "\n" + include_str!("../../lightness.md")
 }
 
 /// A table in Markdown.
@@ -76,6 +77,21 @@ fn ratios(rows: &[Row]) -> String {
     let header = "times imds-enforcer's | init CPU | first event CPU | warm event CPU | warm event wall | memory | \
                   calls of EC2";
     table(header, rows.iter().map(row))
+}
+
+/// What the function is held to.
+fn goals(rows: &[Row], zip: u64) -> String {
+    let [own, floor, bare, ..] = rows else { return String::new() };
+    let goal = |what: &str, is: String, at_most: &str| vec![what.to_owned(), is, at_most.to_owned()];
+    let kilobytes = (own.resident_kib * 1024 / 1000).to_string();
+    let rows = [
+        goal("init CPU, times that of *bare*", ratio(own.init_cpu.median, bare.init_cpu.median), "2.5"),
+        goal("first event CPU, times that of *no SDK*", ratio(own.first_cpu.median, floor.first_cpu.median), "2"),
+        goal("warm event CPU, times that of *no SDK*", ratio(own.warm_cpu.median, floor.warm_cpu.median), "3"),
+        goal("resident, kB", kilobytes, "10,000"),
+        goal("zip, bytes", zip.to_string(), "3,300,000"),
+    ];
+    table("imds-enforcer | is | goal, at most", rows.into_iter())
 }
 
 fn durations(rows: &[Row]) -> String {
