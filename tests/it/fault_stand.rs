@@ -197,6 +197,7 @@ async fn cell(row: &Row, times: Option<u32>, kind: &str, event: &str, named: &[S
     let first = run(enforcer.handle(event, end).await);
     assert!(Instant::now() < end, "{cell}: answered in time");
     let ends = ends(&cell, &first, &ec2, named);
+    assert_only_what_failed_goes_back(&cell, &first);
     assert_only_violators_were_written_to(&cell, &ec2);
 
     for instance in ec2.model().instances.values_mut() {
@@ -227,7 +228,7 @@ fn ends(cell: &str, run: &Run, ec2: &InProcess, named: &[String]) -> Vec<End> {
             match (failure, outcome.as_deref()) {
                 (Some(failure), _) => {
                     assert!(run.failed, "{cell}: a failure fails the invocation");
-                    assert!(kind_of_batch_answers(run, &id), "{cell}: {id} goes back to the queue: {:?}", run.messages);
+                    assert!(goes_back(run, &id), "{cell}: {id} goes back to the queue: {:?}", run.messages);
                     if failure.retryable { End::Retryable } else { End::Refused }
                 }
                 (None, Some("enforced")) => {
@@ -235,17 +236,26 @@ fn ends(cell: &str, run: &Run, ec2: &InProcess, named: &[String]) -> Vec<End> {
                     assert!(!run.messages.contains(&id), "{cell}: {id} does not go back to the queue");
                     End::Enforced
                 }
-                (None, Some("not_found") | None) => End::Absent,
-                (None, Some(other)) => panic!("{cell}: {id} is {other}"),
+                (None, Some("not_found")) => End::Absent,
+                (None, None) if named.is_empty() => End::Absent,
+                (None, other) => panic!("{cell}: {id} is {other:?}"),
             }
         })
         .collect()
 }
 
 /// Whether an answer to a batch names the message of an instance, and the poisoned one.
-fn kind_of_batch_answers(run: &Run, id: &str) -> bool {
+fn goes_back(run: &Run, id: &str) -> bool {
     let is_batch = !run.report.messages.is_empty();
     !is_batch || [id, "poisoned"].iter().all(|it| run.messages.iter().any(|message| message == it))
+}
+
+/// A message goes back to the queue if its instance failed or it could not be read, and not otherwise.
+fn assert_only_what_failed_goes_back(cell: &str, run: &Run) {
+    for message in run.messages.iter().filter(|message| *message != "poisoned") {
+        let entry = run.report.instances.iter().find(|it| it.instance_id == *message);
+        assert!(entry.is_some_and(|it| it.failure().is_some()), "{cell}: {message} goes back for nothing");
+    }
 }
 
 fn worst(ends: &[End]) -> End {
