@@ -39,8 +39,8 @@ impl Held {
     }
 }
 
-/// Standard streams, the runtime's own, the Runtime API, and a connection for each call in flight.
-const DESCRIPTORS: usize = 20;
+/// Standard streams, the runtime's own, the Runtime API, and up to a dozen connections in the pool.
+const DESCRIPTORS: usize = 32;
 
 fn median(mut values: Vec<usize>) -> usize {
     values.sort_unstable();
