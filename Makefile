@@ -133,13 +133,10 @@ $(VENV)/installed: tests/requirements.txt
 	touch $@
 
 $(MINISTACK)/installed: tests/infra/ministack.txt
-	$(PYTHON) -m venv --clear $(MINISTACK)
-	$(MINISTACK)/bin/pip install --quiet --disable-pip-version-check --requirement $<
-	touch $@
-
 $(RIVALS)/installed: benches/rivals/requirements.txt
-	$(PYTHON) -m venv --clear $(RIVALS)
-	$(RIVALS)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+$(MINISTACK)/installed $(RIVALS)/installed:
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 $(NODE_MODULES)/installed: infra/package-lock.json

@@ -115,12 +115,18 @@ impl Deadline {
         }
     }
 
-    /// What is waited for before a call; `None` if nothing more is to be started.
-    async fn before_call<T>(self, wait: impl Future<Output = T>) -> Option<T> {
-        if Instant::now() >= self.start_until {
-            return None;
+    /// Waits for the turn of a call. Whether it came while something may be started.
+    async fn turn(self, rate: &RequestRate) -> bool {
+        Instant::now() < self.start_until && timeout_at(self.start_until, rate.turn()).await.is_ok()
+    }
+
+    /// Sleeps, unless nothing could be started afterwards. Whether it did.
+    async fn sleep(self, wait: Duration) -> bool {
+        let in_time = Instant::now() + wait < self.start_until;
+        if in_time {
+            sleep(wait).await;
         }
-        timeout_at(self.start_until, wait).await.ok()
+        in_time
     }
 
     /// A call of EC2, given up when the time is over.
@@ -274,10 +280,9 @@ impl<E: Ec2> Enforcer<E> {
         let mut missing: Vec<InstanceId> = work.named.keys().cloned().collect();
         missing = self.describe(missing, deadline, &findings).await;
         for wait in &self.waits {
-            if missing.is_empty() || Instant::now() + *wait >= deadline.start_until {
+            if missing.is_empty() || !deadline.sleep(*wait).await {
                 break;
             }
-            sleep(*wait).await;
             missing = self.describe(missing, deadline, &findings).await;
         }
         for id in missing {
@@ -363,7 +368,7 @@ impl<E: Ec2> Enforcer<E> {
     ) -> Result<T, Ec2Error> {
         let mut error = deadline_exceeded("the call was not begun");
         let mut waits = self.waits.iter();
-        while deadline.before_call(rate.turn()).await.is_some() {
+        while deadline.turn(rate).await {
             error = match deadline.call(call()).await {
                 Err(error) => error,
                 answer => return answer,
@@ -377,7 +382,7 @@ impl<E: Ec2> Enforcer<E> {
                 Ec2Error::Retryable { .. } | Ec2Error::Refused { .. } => None,
             };
             let Some(wait) = wait else { break };
-            if deadline.before_call(sleep(wait)).await.is_none() {
+            if !deadline.sleep(wait).await {
                 break;
             }
         }

@@ -4,8 +4,7 @@
 //! most of INIT's work, so the five are tried first; what they did not sign, such as a proxy's own
 //! certificate, is tried again with the environment's.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use aws_config::{BehaviorVersion, ConfigLoader};
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -38,13 +37,13 @@ const AMAZON_ROOTS: &[u8] = include_bytes!("amazon_roots.pem");
 #[must_use]
 pub fn sdk_config_loader(roots: Roots) -> ConfigLoader {
     let known = match roots {
-        Roots::AmazonFirst => UNKNOWN,
-        Roots::Environment => ENVIRONMENT,
+        Roots::AmazonFirst => OnceLock::new(),
+        Roots::Environment => OnceLock::from(Right::Environment),
     };
     aws_config::defaults(behavior_version()).http_client(Clients {
         amazon: client(TrustStore::empty().with_pem_certificate(AMAZON_ROOTS)),
         environment: client(TrustStore::empty().with_native_roots(true)),
-        known: Arc::new(AtomicU8::new(known)),
+        known: Arc::new(known),
     })
 }
 
@@ -77,20 +76,22 @@ fn client(roots: TrustStore) -> SharedHttpClient {
 struct Clients {
     amazon: SharedHttpClient,
     environment: SharedHttpClient,
-    known: Arc<AtomicU8>,
+    known: Arc<OnceLock<Right>>,
 }
 
-/// Values of [`Clients::known`].
-const UNKNOWN: u8 = 0;
-const AMAZON: u8 = 1;
-const ENVIRONMENT: u8 = 2;
+/// The client whose roots signed the endpoint's certificate.
+#[derive(Debug)]
+enum Right {
+    Amazon,
+    Environment,
+}
 
 impl HttpClient for Clients {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        match self.known.load(Ordering::Relaxed) {
-            AMAZON => self.amazon.http_connector(settings, components),
-            ENVIRONMENT => self.environment.http_connector(settings, components),
-            _ => SharedHttpConnector::new(Trial {
+        match self.known.get() {
+            Some(Right::Amazon) => self.amazon.http_connector(settings, components),
+            Some(Right::Environment) => self.environment.http_connector(settings, components),
+            None => SharedHttpConnector::new(Trial {
                 clients: self.clone(),
                 settings: settings.clone(),
                 components: components.clone(),
@@ -116,10 +117,10 @@ impl HttpConnector for Trial {
         HttpConnectorFuture::new(async move {
             let result = first.await;
             match (&result, again) {
-                (Ok(_), _) => clients.known.store(AMAZON, Ordering::Relaxed),
+                (Ok(_), _) => drop(clients.known.set(Right::Amazon)),
                 (Err(error), Some(request)) if is_of_unknown_issuer(error) => {
                     telemetry::log_other_roots(error);
-                    clients.known.store(ENVIRONMENT, Ordering::Relaxed);
+                    drop(clients.known.set(Right::Environment));
                     return clients.environment.http_connector(&settings, &components).call(request).await;
                 }
                 (Err(_), _) => {}

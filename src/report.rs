@@ -216,8 +216,8 @@ impl InstanceReport {
 impl Report {
     /// The report on `event`, which asked for `instances` to be looked at.
     pub fn new(mode: Mode, event: EventSummary, instances: Instances, error: Option<Failure>) -> Self {
-        let Instances { counts, failed, others } = instances;
-        let mut instances = [failed, others].concat();
+        let Instances { counts, failed: mut instances, others } = instances;
+        instances.extend(others);
         instances.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
         let unlisted = counts.examined - instances.len();
         Self { mode, event, ignored: None, counts, instances, unlisted, error, messages: Vec::new() }

@@ -73,55 +73,34 @@ impl std::fmt::Display for End {
 
 /// A fault, the action it strikes, and what it comes to when it strikes for ever.
 struct Row {
-    name: String,
+    name: &'static str,
     action: &'static str,
     for_ever: End,
     inject: Inject,
 }
 
 enum Inject {
-    /// The fault of these calls, which take effect although they fail if that is said.
-    Call { kind: Kind, after_effect: bool },
+    /// This fault, as often as it is to strike.
+    Call(Fault),
     /// The violators are unknown for as many calls.
     Unknown,
     /// The violators are not modifiable for as many calls.
     NotReady,
-    /// One violator alone can't be modified.
-    Denied,
 }
 
 impl Row {
     fn inject(&self, model: &mut Model, times: Option<u32>) {
         let calls = times.unwrap_or(u32::MAX);
+        let violators = model.instances.values_mut().take(2);
         match &self.inject {
-            Inject::Call { kind, after_effect } => model.faults.add(Fault {
-                action: self.action.to_owned(),
-                instance_id: None,
-                times,
-                after_effect: *after_effect,
-                kind: kind.clone(),
-            }),
-            Inject::Unknown => [0, 1]
-                .map(|n| model.instances.get_mut(&id(n)).unwrap().invisible_for_calls = calls)
-                .into_iter()
-                .collect(),
-            Inject::NotReady => [0, 1]
-                .map(|n| model.instances.get_mut(&id(n)).unwrap().not_ready_for_calls = calls)
-                .into_iter()
-                .collect(),
-            Inject::Denied => model.faults.add(Fault {
-                action: self.action.to_owned(),
-                instance_id: Some(id(0)),
-                times,
-                after_effect: false,
-                kind: Kind::Error { code: "UnauthorizedOperation".to_owned(), status: 403 },
-            }),
+            Inject::Unknown => violators.for_each(|it| it.invisible_for_calls = calls),
+            Inject::NotReady => violators.for_each(|it| it.not_ready_for_calls = calls),
+            Inject::Call(fault) => model.faults.add(Fault { times, ..fault.clone() }),
         }
     }
 }
 
 fn rows() -> Vec<Row> {
-    let error = |code: &str, status| Kind::Error { code: code.to_owned(), status };
     let body = |status, text: &str| Kind::Body { status, text: text.to_owned() };
     let hang = || Kind::Hang { milliseconds: 60_000 };
     let retryable = [
@@ -151,20 +130,26 @@ fn rows() -> Vec<Row> {
         ("`UnsupportedOperation` (400)", error("UnsupportedOperation", 400)),
         ("an unknown code (400)", error("NeverHeardOf", 400)),
     ];
-    let row = |name: &str, action, for_ever, inject| Row { name: name.to_owned(), action, for_ever, inject };
+    let row = |name, action, for_ever, inject| Row { name, action, for_ever, inject };
     let mut rows = Vec::new();
     for action in [DESCRIBE, MODIFY] {
         for (name, kind, after_effect) in retryable.clone() {
-            rows.push(row(name, action, End::Retryable, Inject::Call { kind, after_effect }));
+            rows.push(row(
+                name,
+                action,
+                End::Retryable,
+                Inject::Call(Fault { after_effect, ..fault(action, None, None, kind) }),
+            ));
         }
         for (name, kind) in refused.clone() {
-            rows.push(row(name, action, End::Refused, Inject::Call { kind, after_effect: false }));
+            rows.push(row(name, action, End::Refused, Inject::Call(fault(action, None, None, kind))));
         }
-        let slow = Inject::Call { kind: Kind::Delay { milliseconds: 3000 }, after_effect: false };
-        rows.push(row("answers after 3 s", action, End::Enforced, slow));
+        let slow = fault(action, None, None, Kind::Delay { milliseconds: 3000 });
+        rows.push(row("answers after 3 s", action, End::Enforced, Inject::Call(slow)));
     }
     rows.push(row("not modifiable yet (`IncorrectInstanceState`)", MODIFY, End::Retryable, Inject::NotReady));
-    rows.push(row("one instance of several refused", MODIFY, End::Refused, Inject::Denied));
+    let denied = fault(MODIFY, Some(&id(0)), None, error("UnauthorizedOperation", 403));
+    rows.push(row("one instance of several refused", MODIFY, End::Refused, Inject::Call(denied)));
     rows.push(row("instance unknown to EC2", DESCRIBE, End::Retryable, Inject::Unknown));
     rows
 }
@@ -210,7 +195,7 @@ async fn cell(row: &Row, times: Option<u32>, kind: &str, event: &str, named: &[S
     let left: Vec<_> = ec2.violators().into_iter().filter(|id| named.is_empty() || named.contains(id)).collect();
     assert!(left.is_empty(), "{cell}: {left:?} is lost");
     assert_only_violators_were_written_to(&cell, &ec2);
-    if !matches!(row.inject, Inject::Call { after_effect: true, .. }) {
+    if !matches!(row.inject, Inject::Call(Fault { after_effect: true, .. })) {
         assert!(ec2.writes().iter().all(|(_, times)| *times == 1), "{cell}: {:?}", ec2.writes());
     }
     worst(&ends)
@@ -297,7 +282,7 @@ fn grouped(rows: &[(&Row, [String; 2])]) -> String {
     let mut groups: Vec<(&[String; 2], Vec<String>)> = Vec::new();
     for (row, ends) in rows {
         let of_both = rows.iter().filter(|(other, others)| other.name == row.name && others == ends).count() == 2;
-        let label = if of_both { row.name.clone() } else { format!("{} (`{}`)", row.name, row.action) };
+        let label = if of_both { row.name.to_owned() } else { format!("{} (`{}`)", row.name, row.action) };
         match groups.iter_mut().find(|(other, _)| *other == ends) {
             Some((_, labels)) if labels.contains(&label) => {}
             Some((_, labels)) => labels.push(label),

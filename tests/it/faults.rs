@@ -8,14 +8,6 @@ use tokio::time::Instant;
 
 use crate::harness::*;
 
-fn fault(action: &str, instance_id: Option<&str>, times: Option<u32>, kind: Kind) -> Fault {
-    Fault { action: action.to_owned(), instance_id: instance_id.map(str::to_owned), times, after_effect: false, kind }
-}
-
-fn error(code: &str, status: u16) -> Kind {
-    Kind::Error { code: code.to_owned(), status }
-}
-
 /// Why the instance failed.
 fn failure(report: &imds_enforcer::report::Report, id: &str) -> Failure {
     let instance = report.instances.iter().find(|it| it.instance_id == id).unwrap();

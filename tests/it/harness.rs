@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
+use aws_config::ConfigLoader;
 use aws_sdk_ec2::config::{Credentials, Region};
 use imds_enforcer::config::Mode;
 use imds_enforcer::ec2::SdkEc2;
@@ -12,6 +13,7 @@ use imds_enforcer::enforce::{Answer, Enforcer, InvocationError};
 use imds_enforcer::http::{Roots, sdk_config_loader};
 use imds_enforcer::report::Report;
 use local_ec2::LocalEc2;
+use local_ec2::fault::{Fault, Kind};
 use local_ec2::model::{Call, Instance, Model};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -49,11 +51,15 @@ pub(crate) fn fleet() -> Vec<Instance> {
     serde_json::from_str(&text("tests/fleet.json")).unwrap()
 }
 
+/// The configuration of the SDK, but for the way to EC2.
+pub(crate) fn sdk_config() -> ConfigLoader {
+    let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", "not-a-secret", None, None, "tests");
+    sdk_config_loader(Roots::Environment).region(Region::new(REGION)).credentials_provider(credentials)
+}
+
 /// The function on a local EC2, in enforce mode, waiting little for instances to become visible.
 pub(crate) async fn enforcer(ec2: &LocalEc2) -> Enforcer<SdkEc2> {
-    let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", "not-a-secret", None, None, "tests");
-    let config = sdk_config_loader(Roots::Environment).region(Region::new(REGION)).credentials_provider(credentials);
-    let config = config.endpoint_url(ec2.endpoint()).load().await;
+    let config = sdk_config().endpoint_url(ec2.endpoint()).load().await;
     let mut enforcer = Enforcer::new(SdkEc2::new(&config), REGION.to_owned(), Mode::Enforce);
     enforcer.waits = vec![Duration::from_millis(20); 4];
     enforcer
@@ -86,6 +92,23 @@ pub(crate) fn outcomes(report: &Report) -> Vec<(String, String)> {
 /// How often a local EC2 was asked for an action.
 pub(crate) fn count(ec2: &LocalEc2, action: &str) -> usize {
     ec2.model().counts().get(action).copied().unwrap_or_default()
+}
+
+/// A fault that strikes calls of an action, before they take effect.
+pub(crate) fn fault(action: &str, instance_id: Option<&str>, times: Option<u32>, kind: Kind) -> Fault {
+    Fault { action: action.to_owned(), instance_id: instance_id.map(str::to_owned), times, after_effect: false, kind }
+}
+
+pub(crate) fn error(code: &str, status: u16) -> Kind {
+    Kind::Error { code: code.to_owned(), status }
+}
+
+/// The packages of the Python that `make test` sets up.
+pub(crate) fn site_packages() -> PathBuf {
+    let libraries = root().join(".venv/lib");
+    let mut python = std::fs::read_dir(&libraries)
+        .unwrap_or_else(|_| panic!("{} is missing: `make test` sets it up", libraries.display()));
+    python.next().unwrap().unwrap().path().join("site-packages")
 }
 
 pub(crate) const MODIFY: &str = "ModifyInstanceMetadataOptions";

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_ec2::config::http::{HttpRequest, HttpResponse};
-use aws_sdk_ec2::config::{Credentials, Region};
 use aws_smithy_async::time::TimeSource;
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
 use aws_smithy_runtime_api::client::result::ConnectorError;
@@ -13,12 +12,11 @@ use aws_smithy_types::body::SdkBody;
 use imds_enforcer::config::Mode;
 use imds_enforcer::ec2::SdkEc2;
 use imds_enforcer::enforce::Enforcer;
-use imds_enforcer::http::{Roots, sdk_config_loader};
 use local_ec2::exchange::{Reply, reply};
 use local_ec2::model::{Instance, Model};
 use tokio::time::Instant;
 
-use crate::harness::{MODIFY, REGION};
+use crate::harness::{MODIFY, REGION, sdk_config};
 
 /// What EC2 takes to answer, about.
 const LATENCY: Duration = Duration::from_millis(150);
@@ -43,11 +41,8 @@ impl InProcess {
 
     /// The function as the binary has it.
     pub(crate) async fn enforcer(&self) -> Enforcer<SdkEc2> {
-        let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", "not-a-secret", None, None, "tests");
         let connector = SharedHttpConnector::new(self.clone());
-        let config = sdk_config_loader(Roots::Environment)
-            .region(Region::new(REGION))
-            .credentials_provider(credentials)
+        let config = sdk_config()
             .time_source(Clock::default())
             .http_client(http_client_fn(move |_, _| connector.clone()))
             .load()

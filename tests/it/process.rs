@@ -75,6 +75,13 @@ impl Function {
         children.collect::<String>().split_whitespace().next().expect("the function runs").parse().unwrap()
     }
 
+    /// A line of `/proc/…/status` of the function, in KiB: `VmRSS`, or at the most `VmHWM`.
+    pub(crate) fn memory_kib(&self, line: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let value = status.lines().find_map(|it| it.strip_prefix(line)?.strip_prefix(':')).unwrap();
+        value.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// What emulator and function have written so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
@@ -95,10 +102,7 @@ impl Drop for Function {
 
 /// The emulator, as aws-sam-cli brings it.
 fn emulator() -> PathBuf {
-    let libraries = root().join(".venv/lib");
-    let python = std::fs::read_dir(&libraries)
-        .unwrap_or_else(|_| panic!("{} is missing: `make test` sets it up", libraries.display()));
-    let folder = python.map(|it| it.unwrap().path()).next().unwrap().join("site-packages/samcli/local/rapid");
+    let folder = site_packages().join("samcli/local/rapid");
     folder.join(if cfg!(target_arch = "aarch64") { "aws-lambda-rie-arm64" } else { "aws-lambda-rie-x86_64" })
 }
 
@@ -247,9 +251,7 @@ fn an_event_of_a_hundred_thousand_ids_is_answered_in_time_and_in_bounded_memory(
     let answer = function.invoke(&event);
     assert_eq!(answer["errorType"], "EnforcementIncomplete", "{answer}");
     assert!(answer["errorMessage"].as_str().unwrap().contains("100000 of 100000 instances failed"));
-    let status = std::fs::read_to_string(format!("/proc/{}/status", function.pid())).unwrap();
-    let peak = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap().split_whitespace().nth(1).unwrap();
-    let peak: usize = peak.parse().unwrap();
+    let peak = function.memory_kib("VmHWM");
     assert!(peak < 96 * 1024, "{peak} KiB at the most");
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use imds_enforcer::config::Mode;
 use imds_enforcer::enforce::{Answer, InvocationError};
 use imds_enforcer::report::{LISTED, Report};
-use local_ec2::fault::{Fault, Kind};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -168,27 +167,15 @@ async fn a_launch_of_hundreds_that_are_not_ready_yet_is_enforced_in_one_invocati
 #[tokio::test(start_paused = true)]
 async fn after_a_storm_of_errors_the_next_invocation_retries_as_ever() {
     let ec2 = InProcess::new(violators(200));
-    let kind = Kind::Error { code: "InternalError".to_owned(), status: 500 };
-    ec2.model().faults.add(Fault {
-        action: MODIFY.to_owned(),
-        instance_id: None,
-        times: None,
-        after_effect: false,
-        kind: kind.clone(),
-    });
+    let kind = error("InternalError", 500);
+    ec2.model().faults.add(fault(MODIFY, None, None, kind.clone()));
     let enforcer = ec2.enforcer().await;
     let first = enforcer.handle(&run_instances((0..200).map(id)), Instant::now() + Duration::from_mins(1)).await;
     assert_eq!(first.unwrap_err().error_type(), "EnforcementIncomplete");
 
     tokio::time::sleep(Duration::from_mins(1)).await;
     ec2.model().faults.clear();
-    ec2.model().faults.add(Fault {
-        action: MODIFY.to_owned(),
-        instance_id: Some(id(0)),
-        times: Some(2),
-        after_effect: false,
-        kind,
-    });
+    ec2.model().faults.add(fault(MODIFY, Some(&id(0)), Some(2), kind));
     let next = enforcer.handle(&run_instances([id(0)]), Instant::now() + Duration::from_mins(1)).await;
     assert_eq!(report(next).counts.enforced, 1);
 }

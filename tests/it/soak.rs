@@ -30,12 +30,9 @@ struct Held {
 }
 
 impl Held {
-    fn by(pid: u32) -> Self {
-        let process = Path::new("/proc").join(pid.to_string());
-        let status = fs::read_to_string(process.join("status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        let resident_kib = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        Self { resident_kib, descriptors: fs::read_dir(process.join("fd")).unwrap().count() }
+    fn by(function: &Function) -> Self {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", function.pid())).unwrap().count();
+        Self { resident_kib: function.memory_kib("VmRSS"), descriptors }
     }
 }
 
@@ -81,22 +78,18 @@ fn event(dice: &mut Dice, ids: &[String]) -> String {
     }
 }
 
-fn fault(dice: &mut Dice) -> Fault {
+fn any_fault(dice: &mut Dice) -> Fault {
     let kinds = [
-        Kind::Error { code: "RequestLimitExceeded".to_owned(), status: 503 },
-        Kind::Error { code: "InternalError".to_owned(), status: 500 },
-        Kind::Error { code: "UnauthorizedOperation".to_owned(), status: 403 },
+        error("RequestLimitExceeded", 503),
+        error("InternalError", 500),
+        error("UnauthorizedOperation", 403),
         Kind::DropConnection,
         Kind::Delay { milliseconds: 200 },
         Kind::Body { status: 200, text: "<garbage".to_owned() },
     ];
-    Fault {
-        action: [DESCRIBE, MODIFY][dice.below(2)].to_owned(),
-        instance_id: None,
-        times: Some(1),
-        after_effect: dice.below(2) == 0,
-        kind: kinds[dice.below(kinds.len())].clone(),
-    }
+    let action = [DESCRIBE, MODIFY][dice.below(2)];
+    let after_effect = dice.below(2) == 0;
+    Fault { after_effect, ..fault(action, None, Some(1), kinds[dice.below(kinds.len())].clone()) }
 }
 
 #[test]
@@ -114,12 +107,12 @@ fn after_minutes_of_events_and_faults_it_holds_no_more_and_every_violator_is_enf
     while begin.elapsed() < Duration::from_secs(seconds) {
         let ids = launch(&ec2, &mut dice, &mut launched);
         if dice.below(3) == 0 {
-            ec2.model().faults.add(fault(&mut dice));
+            ec2.model().faults.add(any_fault(&mut dice));
         }
         let answer = function.invoke(&event(&mut dice, &ids));
         invocations += 1;
         failures += usize::from(answer["errorType"].is_string());
-        held.push(Held::by(function.pid()));
+        held.push(Held::by(&function));
         // Below the five writes a second that EC2 refills, so that the account can be kept clean.
         std::thread::sleep(Duration::from_millis(500));
     }

@@ -1,32 +1,23 @@
 //! Reading events and deciding, the two pure steps, by themselves.
 
-#[path = "../../../src/event.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    unused_imports,
-    clippy::pedantic,
-    reason = "a part of the function, of which the rest is not here"
-)]
-mod event;
-#[path = "../../../src/instance.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    unused_imports,
-    clippy::pedantic,
-    reason = "a part of the function, of which the rest is not here"
-)]
-mod instance;
-#[path = "../../../src/policy.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    unused_imports,
-    clippy::pedantic,
-    reason = "a part of the function, of which the rest is not here"
-)]
-mod policy;
+/// A pure module of the function, without the rest of it.
+macro_rules! of_the_function {
+    ($name:ident, $path:literal) => {
+        #[path = $path]
+        #[allow(
+            dead_code,
+            unreachable_pub,
+            unused_imports,
+            clippy::pedantic,
+            reason = "a part of the function, of which the rest is not here"
+        )]
+        mod $name;
+    };
+}
+
+of_the_function!(event, "../../../src/event.rs");
+of_the_function!(instance, "../../../src/instance.rs");
+of_the_function!(policy, "../../../src/policy.rs");
 
 use std::collections::BTreeMap;
 use std::hint::black_box;

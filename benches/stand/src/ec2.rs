@@ -13,7 +13,7 @@ use rustls::pki_types::PrivateKeyDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-type Error = Box<dyn std::error::Error>;
+use crate::Error;
 
 /// An EC2 of the stand, and where the functions find it.
 pub(crate) struct Ec2 {

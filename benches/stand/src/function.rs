@@ -9,10 +9,9 @@ use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
+use crate::Error;
 use crate::ec2::Ec2;
 use crate::runtime_api::{Answer, RuntimeApi};
-
-type Error = Box<dyn std::error::Error>;
 
 /// A function, and how it is started.
 #[derive(Debug, Clone)]

@@ -6,12 +6,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::Error;
 use crate::ec2::{Ec2, id};
 use crate::function::{Cost, Function};
-
-type Error = Box<dyn std::error::Error>;
 
 /// Processes that are started, and warm events that each is handed.
 const PROCESSES: usize = 15;
@@ -84,10 +83,6 @@ fn launch(count: usize) -> String {
     });
     event["detail"]["responseElements"]["instancesSet"]["items"] = items.collect();
     event.to_string()
-}
-
-fn schedule() -> &'static str {
-    include_str!("../../../events/ScheduledEvent/rule.json")
 }
 
 /// The costs of one function as they are collected.
@@ -199,23 +194,31 @@ async fn instructions(function: &Function, ec2: &Ec2, event: &str, work: &Path) 
 pub(crate) async fn curves(functions: &[Function], ec2: &Ec2, work: &Path) -> Result<Vec<Curve>, Error> {
     let mut curves = Vec::new();
     for function in functions.iter().filter(|it| it.name != "bare") {
-        eprintln!("the curve of {}", function.name);
-        let mut points = Vec::new();
-        for instances in SIZES {
-            ec2.hold(instances, 1);
-            points.push(point(function, ec2, &launch(instances), instances, work).await?);
-        }
-        curves.push(Curve { name: format!("{}, launch", function.name), points });
+        curves.push(curve(function, "launch", |_| 1, launch, ec2, work).await?);
     }
     let mut sweep = functions[0].clone();
     sweep.variables.push(("IMDS_MODE", "observe"));
+    let schedule = |_| include_str!("../../../events/ScheduledEvent/rule.json").to_owned();
+    curves.push(curve(&sweep, "sweep", |instances| instances, schedule, ec2, work).await?);
+    Ok(curves)
+}
+
+/// What events of a kind cost, by how many instances there are and how many of these are violators.
+async fn curve(
+    function: &Function,
+    kind: &str,
+    violators: fn(usize) -> usize,
+    event: fn(usize) -> String,
+    ec2: &Ec2,
+    work: &Path,
+) -> Result<Curve, Error> {
+    eprintln!("the curve of {}, {kind}", function.name);
     let mut points = Vec::new();
     for instances in SIZES {
-        ec2.hold(instances, instances);
-        points.push(point(&sweep, ec2, schedule(), instances, work).await?);
+        ec2.hold(instances, violators(instances));
+        points.push(point(function, ec2, &event(instances), instances, work).await?);
     }
-    curves.push(Curve { name: format!("{}, sweep", sweep.name), points });
-    Ok(curves)
+    Ok(Curve { name: format!("{}, {kind}", function.name), points })
 }
 
 /// The second event of a process: the first has opened what it needs.
@@ -232,10 +235,10 @@ async fn point(function: &Function, ec2: &Ec2, event: &str, instances: usize, wo
 }
 
 /// The machine, since only it makes the numbers what they are.
-pub(crate) fn machine() -> Value {
+pub(crate) fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
         cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("unknown", |it| it.1);
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    json!({"cpu": model, "cores": cores})
+    format!("{cores} cores of {model}")
 }

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use plotters::prelude::*;
 
+use crate::Error;
 use crate::measure::{Curve, Quartiles, Row, machine};
-
-type Error = Box<dyn std::error::Error>;
 
 fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
@@ -24,17 +23,15 @@ fn ratio(of: Duration, to: Duration) -> String {
 
 /// The whole report.
 pub(crate) fn markdown(rows: &[Row], curves: &[Curve], zip: u64) -> String {
-    let machine = machine();
     let mut text = format!(
-        "# What the function costs\n\nWritten by `make bench` on {} cores of {}, shared with others: \
+        "# What the function costs\n\nWritten by `make bench` on {}, shared with others: \
          believe the ratios and the counts. An event is a launch of one instance that does not require tokens. \
          Every function ran as a process under a Runtime API, against one local EC2 behind TLS, on 127.0.0.1.\n\n\
          - *no SDK*: the same calls of EC2, written by hand, without pages, retries, errors or a report: the floor.\n\
          - *bare*: lambda_runtime and nothing else.\n\
          - *boto3*: a Python function that does the same.\n\
          - *Cloud Custodian*: its own handler, with the equivalent policy.\n\n",
-        machine["cores"],
-        machine["cpu"].as_str().unwrap_or_default()
+        machine()
     );
     text += &ratios(rows);
     text += "\n";

@@ -41,19 +41,19 @@ pub fn reply(form: &[u8], signed: bool, model: &mut Model, now: Instant) -> Repl
         _ => answer,
     };
     let error = answer.as_ref().err().map(|error| error.code.clone());
-    model.calls.push(Call { action: action.clone(), parameters, error, at: now });
+    model.calls.push(Call { action: action.clone(), parameters, error });
 
     let request_id = format!("00000000-0000-0000-0000-{:012}", model.calls.len());
     let answer = match answer {
         Ok(answer) => (200, answer.to_xml(&action, &request_id)),
         Err(error) => (error.status, error.to_xml(&request_id)),
     };
-    let milliseconds = Duration::from_millis;
-    match fault.map(|fault| fault.kind) {
-        None | Some(Kind::Error { .. }) => Reply { delay: model.latency, answer: Some(answer) },
-        Some(Kind::Delay { milliseconds: delay }) => Reply { delay: milliseconds(delay), answer: Some(answer) },
-        Some(Kind::Hang { milliseconds: delay }) => Reply { delay: milliseconds(delay), answer: None },
-        Some(Kind::DropConnection) => Reply { delay: model.latency, answer: None },
-        Some(Kind::Body { status, text }) => Reply { delay: model.latency, answer: Some((status, text)) },
-    }
+    let (delay, answer) = match fault.map(|fault| fault.kind) {
+        None | Some(Kind::Error { .. }) => (model.latency, Some(answer)),
+        Some(Kind::Delay { milliseconds }) => (Duration::from_millis(milliseconds), Some(answer)),
+        Some(Kind::Hang { milliseconds }) => (Duration::from_millis(milliseconds), None),
+        Some(Kind::DropConnection) => (model.latency, None),
+        Some(Kind::Body { status, text }) => (model.latency, Some((status, text))),
+    };
+    Reply { delay, answer }
 }

@@ -181,8 +181,6 @@ pub struct Call {
     pub parameters: Parameters,
     /// The error code of the answer, if it failed.
     pub error: Option<String>,
-    /// When it came.
-    pub at: Instant,
 }
 
 /// One account in one Region.
