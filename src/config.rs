@@ -4,10 +4,13 @@
 //! that is not allowed is an error that stops the function from starting.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::Serialize;
 use tracing_subscriber::filter::{LevelFilter, Targets};
+
+use crate::exemption::Exemptions;
 
 /// Everything that can be configured, checked.
 #[derive(Debug, Clone)]
@@ -16,6 +19,12 @@ pub struct Config {
     pub mode: Mode,
     /// `IMDS_LOG`.
     pub log: Targets,
+    /// `IMDS_EXEMPTION_TAG` and `IMDS_EXEMPTION_MAX_DAYS`; without a tag there are no exemptions.
+    pub exemptions: Option<Exemptions>,
+    /// `IMDS_RESULT_BUS`: a name or an ARN.
+    pub result_bus: Option<String>,
+    /// `IMDS_SWEEP_GRACE_DAYS`, if it is not 0.
+    pub sweep_grace_days: Option<u16>,
 }
 
 /// Whether the function writes.
@@ -59,10 +68,6 @@ pub struct ConfigError {
     allowed: &'static str,
 }
 
-/// Variables of the contract that this version does not support. To run as if such a variable were
-/// empty could enforce an instance that its owner believes exempt, so a value is refused.
-const NOT_YET: [&str; 2] = ["IMDS_EXEMPTION_TAG", "IMDS_RESULT_BUS"];
-
 impl Config {
     /// Reads the configuration; `var` answers a variable's value, or `None` where it is not set.
     /// An empty value is as good as none.
@@ -71,9 +76,6 @@ impl Config {
     ///
     /// [`ConfigError`], naming the first variable that has a value it may not have.
     pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        for variable in NOT_YET {
-            parse(&var, variable, "nothing: this version does not support it", |_| None::<()>)?;
-        }
         let mode = parse(&var, "IMDS_MODE", "enforce, observe", |text| text.parse().ok())?;
         let log = parse(
             &var,
@@ -81,7 +83,22 @@ impl Config {
             "off, error, warn, info, debug, trace, or target=level, separated by commas",
             log_filter,
         )?;
-        Ok(Self { mode: mode.unwrap_or_default(), log: log.unwrap_or_else(Self::default_log) })
+        let tag = parse(
+            &var,
+            "IMDS_EXEMPTION_TAG",
+            "a tag's key of at most 128 characters that does not begin with aws:",
+            tag_key,
+        )?;
+        let max_days = parse(&var, "IMDS_EXEMPTION_MAX_DAYS", "a number from 1 to 365", |text| days(text, 1..=365))?;
+        let result_bus = parse(&var, "IMDS_RESULT_BUS", "the name or the ARN of an EventBridge bus", bus)?;
+        let grace = parse(&var, "IMDS_SWEEP_GRACE_DAYS", "a number from 0 to 90", |text| days(text, 0..=90))?;
+        Ok(Self {
+            mode: mode.unwrap_or_default(),
+            log: log.unwrap_or_else(Self::default_log),
+            exemptions: tag.map(|tag| Exemptions { tag, max_days: max_days.unwrap_or(MAX_DAYS) }),
+            result_bus,
+            sweep_grace_days: grace.filter(|days| *days > 0),
+        })
     }
 
     /// What is logged unless `IMDS_LOG` says otherwise, and before it is known: `info`, without the
@@ -100,6 +117,30 @@ fn parse<T>(
 ) -> Result<Option<T>, ConfigError> {
     let Some(value) = var(variable).filter(|value| !value.is_empty()) else { return Ok(None) };
     parse(&value).map(Some).ok_or(ConfigError { variable, value, allowed })
+}
+
+/// `IMDS_EXEMPTION_MAX_DAYS`, unless it says otherwise.
+const MAX_DAYS: u16 = 90;
+
+/// A tag's key; those that begin with `aws:` are not the account's to set.
+fn tag_key(text: &str) -> Option<String> {
+    let is_of_aws = text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:"));
+    (!is_of_aws && text.chars().count() <= 128).then(|| text.to_owned())
+}
+
+fn days(text: &str, allowed: RangeInclusive<u16>) -> Option<u16> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|days| is_plain && allowed.contains(days))
+}
+
+/// The name of a bus, or its ARN.
+fn bus(text: &str) -> Option<String> {
+    let name = match text.strip_prefix("arn:") {
+        Some(arn) => arn.split_once(":events:")?.1.split_once(":event-bus/")?.1,
+        None => text,
+    };
+    let belongs = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
+    (!name.is_empty() && name.len() <= 256 && name.chars().all(belongs)).then(|| text.to_owned())
 }
 
 /// A tracing filter. [`Targets`] takes a bare word that is no level for a target, which would
@@ -126,8 +167,11 @@ mod tests {
 
     #[test]
     fn an_empty_value_is_the_default() {
-        for variable in ["IMDS_MODE", "IMDS_LOG", "IMDS_EXEMPTION_TAG", "IMDS_RESULT_BUS"] {
-            assert_eq!(with(variable, "").unwrap().mode, Mode::Enforce);
+        let variables = ["IMDS_MODE", "IMDS_LOG", "IMDS_EXEMPTION_TAG", "IMDS_RESULT_BUS", "IMDS_SWEEP_GRACE_DAYS"];
+        for variable in variables {
+            let config = with(variable, "").unwrap();
+            assert_eq!((config.mode, config.exemptions, config.result_bus), (Mode::Enforce, None, None));
+            assert_eq!(config.sweep_grace_days, None);
         }
     }
 
@@ -136,6 +180,27 @@ mod tests {
         assert_eq!(with("IMDS_MODE", "observe").unwrap().mode, Mode::Observe);
         assert_eq!(with("IMDS_MODE", "enforce").unwrap().mode, Mode::Enforce);
         assert!(with("IMDS_LOG", "warn,imds_enforcer=debug").is_ok());
+        let exemptions = Exemptions { tag: "Security: imds".to_owned(), max_days: 90 };
+        assert_eq!(with("IMDS_EXEMPTION_TAG", "Security: imds").unwrap().exemptions, Some(exemptions));
+        for bus in ["security", "arn:aws-us-gov:events:us-gov-west-1:111122223333:event-bus/team/security.1"] {
+            assert_eq!(with("IMDS_RESULT_BUS", bus).unwrap().result_bus.as_deref(), Some(bus));
+        }
+        assert_eq!(with("IMDS_SWEEP_GRACE_DAYS", "14").unwrap().sweep_grace_days, Some(14));
+        assert_eq!(with("IMDS_SWEEP_GRACE_DAYS", "0").unwrap().sweep_grace_days, None);
+    }
+
+    #[test]
+    fn the_horizon_of_exemptions_is_taken_with_the_tag() {
+        let vars = |days: &'static str| {
+            move |name: &str| match name {
+                "IMDS_EXEMPTION_TAG" => Some("imds-exemption".to_owned()),
+                "IMDS_EXEMPTION_MAX_DAYS" => Some(days.to_owned()),
+                _ => None,
+            }
+        };
+        assert_eq!(Config::from_vars(vars("365")).unwrap().exemptions.unwrap().max_days, 365);
+        assert!(Config::from_vars(vars("366")).is_err());
+        assert!(with("IMDS_EXEMPTION_MAX_DAYS", "0").is_err(), "wrong without a tag, too");
     }
 
     #[test]
@@ -145,8 +210,13 @@ mod tests {
             ("IMDS_MODE", " observe", "enforce, observe"),
             ("IMDS_LOG", "loud", "error, warn, info"),
             ("IMDS_LOG", "imds_enforcer=loud", "error, warn, info"),
-            ("IMDS_EXEMPTION_TAG", "imds-exempt", "does not support"),
-            ("IMDS_RESULT_BUS", "default", "does not support"),
+            ("IMDS_EXEMPTION_TAG", "AWS:imds", "does not begin with aws:"),
+            ("IMDS_EXEMPTION_MAX_DAYS", "ninety", "a number from 1 to 365"),
+            ("IMDS_EXEMPTION_MAX_DAYS", "+9", "a number from 1 to 365"),
+            ("IMDS_RESULT_BUS", "my bus", "the name or the ARN"),
+            ("IMDS_RESULT_BUS", "arn:aws:sns:us-east-1:111122223333:topic", "the name or the ARN"),
+            ("IMDS_SWEEP_GRACE_DAYS", "91", "a number from 0 to 90"),
+            ("IMDS_SWEEP_GRACE_DAYS", "-1", "a number from 0 to 90"),
         ] {
             let message = with(variable, value).unwrap_err().to_string();
             for part in [variable, value, allowed] {

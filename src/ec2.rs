@@ -5,12 +5,16 @@
 
 use std::error::Error;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::http::{HttpRequest, HttpResponse};
-use aws_sdk_ec2::config::interceptors::{AfterDeserializationInterceptorContextRef, InterceptorContext};
+use aws_sdk_ec2::config::interceptors::{
+    AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef, InterceptorContext,
+};
 use aws_sdk_ec2::config::retry::{ClassifyRetry, RetryAction, RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::config::{ConfigBag, Intercept, RuntimeComponents};
@@ -19,6 +23,7 @@ use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
 use aws_sdk_ec2::operation::modify_instance_metadata_options::ModifyInstanceMetadataOptionsError;
 use aws_sdk_ec2::types;
 use aws_smithy_types::body::SdkBody;
+use chrono::DateTime;
 
 use crate::instance::{Instance, InstanceId, InstanceState, MetadataOptions};
 use crate::report::Failure;
@@ -53,6 +58,9 @@ pub trait Ec2 {
     ///
     /// [`Ec2Error`], after the SDK's retries of [`Ec2Error::Retryable`].
     fn require_tokens(&self, id: &InstanceId) -> impl Future<Output = Result<MetadataOptions, Ec2Error>> + Send;
+
+    /// How many requests were sent to EC2 so far, each attempt of a call counted.
+    fn requests(&self) -> usize;
 }
 
 /// Which instances to describe.
@@ -140,20 +148,23 @@ impl Ec2Error {
 #[derive(Debug, Clone)]
 pub struct SdkEc2 {
     client: Client,
+    requests: Requests,
 }
 
 impl SdkEc2 {
     /// A client for the Region, credentials and endpoint of `config`.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
+        let requests = Requests::default();
         let config = aws_sdk_ec2::config::Builder::from(config)
+            .interceptor(requests.clone())
             .retry_config(retries())
             .retry_partition(retry_partition())
             .retry_classifier(Retries)
             .interceptor(WholeAnswer)
             .timeout_config(timeouts())
             .build();
-        Self { client: Client::from_conf(config) }
+        Self { client: Client::from_conf(config), requests }
     }
 
     /// Opens the connection that the first event will use, resolves the endpoint and the
@@ -204,6 +215,26 @@ fn timeouts() -> TimeoutConfig {
         .operation_attempt_timeout(Duration::from_secs(5))
         .operation_timeout(Duration::from_secs(20))
         .build()
+}
+
+/// Counts what is sent.
+#[derive(Debug, Clone, Default)]
+struct Requests(Arc<AtomicUsize>);
+
+impl Intercept for Requests {
+    fn name(&self) -> &'static str {
+        "requests"
+    }
+
+    fn read_before_transmit(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 /// Refuses an answer that ends before its end: the SDK reads what there is of it, and would take
@@ -281,6 +312,10 @@ impl Ec2 for SdkEc2 {
         let answer = Box::pin(call.send()).await.map_err(|error| classify(&error, IAM_ACTIONS[1]))?;
         Ok(answer.instance_metadata_options().map(metadata_options).unwrap_or_default())
     }
+
+    fn requests(&self) -> usize {
+        self.requests.0.load(Ordering::Relaxed)
+    }
 }
 
 fn filter<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> types::Filter {
@@ -306,6 +341,8 @@ fn described(instance: &types::Instance) -> Result<Instance, Ec2Error> {
         metadata_options: instance.metadata_options().map(metadata_options).unwrap_or_default(),
         tags: tags.collect(),
         managed_by: operator.map(|operator| operator.principal().unwrap_or("a service").to_owned()),
+        image_id: instance.image_id().map(str::to_owned),
+        launch_time: instance.launch_time().and_then(|time| DateTime::from_timestamp(time.secs(), 0)),
     })
 }
 
@@ -320,8 +357,8 @@ fn metadata_options(options: &types::InstanceMetadataOptionsResponse) -> Metadat
     }
 }
 
-/// Sorts an error of a call of `action` by what can be done about it.
-fn classify<E>(error: &SdkError<E, HttpResponse>, action: &str) -> Ec2Error
+/// Sorts an error of a call of `action`, of EC2 or of another service, by what can be done about it.
+pub(crate) fn classify<E>(error: &SdkError<E, HttpResponse>, action: &str) -> Ec2Error
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -382,7 +419,7 @@ fn is_passing(code: &str) -> bool {
 /// What to grant, or whom to ask, after a refusal.
 fn advice(code: &str, action: &str) -> String {
     match code {
-        "UnauthorizedOperation" | "AccessDenied" | "AuthFailure" => {
+        "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" | "AuthFailure" => {
             format!(" (grant {action} to the function's role, and see that no policy of the organization denies it)")
         }
         "OperationNotPermitted" | "UnsupportedOperation" => {

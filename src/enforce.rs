@@ -5,21 +5,32 @@
 //! remembered between invocations: the described state alone decides.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_lambda_events::event::sqs::SqsBatchResponse;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::aws_command;
+use crate::cause::cause;
+use crate::cloudwatch::{INSTANCES_PER_CALL, MetadataUse};
 use crate::config::Mode;
 use crate::ec2::{Ec2, Ec2Error, IDS_PER_DESCRIBE, Page, Which};
-use crate::event::{self, EventError, EventSummary, Invocation, Message, Request, Targets};
+use crate::event::{self, EventError, EventSummary, Invocation, Message, Origin, Request, Targets};
+use crate::eventbridge::ResultBus;
+use crate::exemption::{Exemption, Exemptions, NoExemption};
 use crate::instance::{HttpTokens, Instance, InstanceId, MalformedInstanceId, MetadataOptions};
+use crate::metrics::Measurements;
 use crate::policy::{Decision, decide};
-use crate::report::{Failure, InstanceReport, Instances, MessageReport, Outcome, Report};
+use crate::publish::publish;
+use crate::report::{Details, Failure, InstanceReport, Instances, MessageReport, Outcome, Published, Report};
 use crate::request_rate::RequestRate;
+use crate::result_event::{ResultEvent, result_event};
 use crate::telemetry;
 
 /// Most calls of `ModifyInstanceMetadataOptions` in flight: more gain little, since EC2 refills
@@ -35,12 +46,53 @@ pub struct Enforcer<E> {
     pub region: String,
     /// Whether it writes.
     pub mode: Mode,
+    /// What is off unless it is configured.
+    pub options: Options,
     /// How long to wait before each further look for an instance that EC2 does not know yet, and
     /// before each further call for one that is not ready yet.
     pub waits: Vec<Duration>,
+    clock: Clock,
     describe_rate: RequestRate,
     modify_rate: RequestRate,
+    /// How many calls EC2 has throttled so far.
+    throttles: AtomicUsize,
 }
+
+/// The time of day, in UTC.
+pub type Clock = fn() -> DateTime<Utc>;
+
+/// What is off unless it is configured.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// The function's name, for its metrics.
+    pub function_name: String,
+    /// Which tag exempts.
+    pub exemptions: Option<Exemptions>,
+    /// Whether the sweep spares instances in use.
+    pub grace: Option<Grace>,
+    /// Where results are sent to.
+    pub result_bus: Option<Box<dyn ResultBus>>,
+}
+
+/// A sweep that spares instances whose metadata service was lately used without tokens.
+#[derive(Debug)]
+pub struct Grace {
+    /// In how many days before.
+    pub days: u16,
+    /// Who knows that.
+    pub metadata_use: Box<dyn MetadataUse>,
+}
+
+/// How much earlier than the event an instance may have been launched to be of its launch.
+const BEFORE_EVENT: TimeDelta = TimeDelta::minutes(5);
+
+/// Results that wait to be sent; EC2 allows fewer writes in a minute.
+const RESULTS_WAITING: usize = 1000;
+
+/// Of a container host whose tokens are, or would be, required.
+pub const HOP_LIMIT_WARNING: &str =
+    "tokens are required with a hop limit of 1, and this looks like a host of containers: workloads that ask through \
+     a network of their own get no credentials; raise http_put_response_hop_limit to 2, or give them roles of their own";
 
 /// Waits for a new instance: 3.75 s in all, which EC2 rarely needs.
 const WAITS: [Duration; 4] =
@@ -94,24 +146,30 @@ fn refusal_type(error: &EventError) -> &'static str {
     }
 }
 
-/// Until when an invocation may do what.
+/// Until when an invocation, which began at `begin`, may do what.
 #[derive(Debug, Clone, Copy)]
 struct Deadline {
+    begin: Instant,
     /// From here on nothing more is started.
     start_until: Instant,
-    /// From here on nothing more is waited for.
+    /// From here on no answer of EC2 is waited for any more.
     wait_until: Instant,
+    /// From here on no answer of the bus is waited for any more.
+    publish_until: Instant,
 }
 
 impl Deadline {
     /// Keeps two seconds, at most a quarter of the time left, in which calls in flight may end,
-    /// and of these half a second for the answer.
+    /// of these half a second for the results, and of these a fifth for the answer.
     fn before(end: Instant) -> Self {
-        let left = end.saturating_duration_since(Instant::now());
+        let begin = Instant::now();
+        let left = end.saturating_duration_since(begin);
         let keep = |most: Duration| end.checked_sub(most).unwrap_or(end);
         Self {
+            begin,
             start_until: keep(Duration::from_secs(2).min(left / 4)),
             wait_until: keep(Duration::from_millis(500).min(left / 16)),
+            publish_until: keep(Duration::from_millis(200).min(left / 32)),
         }
     }
 
@@ -145,6 +203,10 @@ fn deadline_exceeded(what: &str) -> Ec2Error {
 /// What looking up yields, one by one.
 enum Finding {
     Described(Instance),
+    /// Used without a token so often.
+    InUse(Instance, u64),
+    /// Not known whether it is used without tokens.
+    Unjudged(Instance, Failure),
     Unknown(InstanceId),
     Failed(InstanceId, Failure),
 }
@@ -152,19 +214,74 @@ enum Finding {
 /// What one invocation looks after: the targets of its events, merged.
 #[derive(Debug, Default)]
 struct Work {
-    /// By id, whether not finding it is a failure.
-    named: BTreeMap<InstanceId, bool>,
+    /// What it is about where no event names an instance.
+    event: Arc<EventSummary>,
+    named: BTreeMap<InstanceId, Named>,
     malformed: BTreeSet<MalformedInstanceId>,
     violators: bool,
+    /// The earliest launch that named no instances: what was launched since is new.
+    launch_time: Option<DateTime<Utc>>,
+}
+
+/// An instance that events named.
+#[derive(Debug, Clone, Default)]
+struct Named {
+    /// Whether not finding it is a failure.
+    must_exist: bool,
+    /// The event that tells the most of it.
+    event: Arc<EventSummary>,
+    origin: Option<Arc<Origin>>,
+    /// The time of the first.
+    since: Option<DateTime<Utc>>,
+}
+
+impl Named {
+    fn hear(&mut self, event: &Arc<EventSummary>, origin: Option<&Arc<Origin>>, must_exist: bool) {
+        self.must_exist |= must_exist;
+        self.since = self.since.into_iter().chain(event.time).min();
+        if self.event.name.is_empty() || tells(origin) >= tells(self.origin.as_ref()) {
+            self.event = Arc::clone(event);
+            self.origin = origin.cloned();
+        }
+    }
+}
+
+/// How much the call of an event tells of why tokens are not required.
+fn tells(origin: Option<&Arc<Origin>>) -> u8 {
+    origin.map_or(0, |origin| if origin.call.loosens() { 2 } else { 1 })
 }
 
 impl Work {
-    fn add(&mut self, targets: &Targets) {
+    fn of(event: EventSummary) -> Self {
+        Self { event: Arc::new(event), ..Self::default() }
+    }
+
+    fn add(&mut self, targets: &Targets, event: &EventSummary, origin: Option<&Arc<Origin>>) {
+        let event = Arc::new(event.clone());
         for id in &targets.named {
-            *self.named.entry(id.clone()).or_default() |= targets.must_exist;
+            self.named.entry(id.clone()).or_default().hear(&event, origin, targets.must_exist);
         }
         self.malformed.extend(targets.malformed.iter().cloned());
         self.violators |= targets.violators;
+        if targets.violators && targets.must_exist {
+            self.launch_time = self.launch_time.into_iter().chain(event.time).min();
+        }
+    }
+
+    /// When what has to do with this instance began, if an event tells: of the sweep, none does.
+    fn since(&self, instance: &Instance) -> Option<DateTime<Utc>> {
+        self.named.get(&instance.id).map_or_else(
+            || self.launch_time.filter(|time| instance.launch_time.is_some_and(|it| it + BEFORE_EVENT >= *time)),
+            |named| named.since,
+        )
+    }
+
+    fn origin(&self, id: &InstanceId) -> Option<&Origin> {
+        self.named.get(id)?.origin.as_deref()
+    }
+
+    fn event(&self, id: &InstanceId) -> &EventSummary {
+        self.named.get(id).map_or(&self.event, |named| &named.event)
     }
 }
 
@@ -180,20 +297,27 @@ struct Done {
     violators_failed: bool,
     /// The failure of the look-up by filter.
     error: Option<Failure>,
+    /// How many failed whose failure does not pass by itself.
+    refused: usize,
+    time_to_enforce_ms: Vec<u64>,
+    results: Option<Published>,
 }
 
 impl<E: Ec2> Enforcer<E> {
     /// The function for one Region. It calls EC2 at the rates that EC2's documentation on request
     /// throttling gives an account's filtered `DescribeInstances` and its
     /// `ModifyInstanceMetadataOptions` in a Region.
-    pub fn new(ec2: E, region: String, mode: Mode) -> Self {
+    pub fn new(ec2: E, region: String, mode: Mode, clock: Clock) -> Self {
         Self {
             ec2,
             region,
             mode,
+            options: Options::default(),
             waits: WAITS.to_vec(),
+            clock,
             describe_rate: RequestRate::new(100, 20),
             modify_rate: RequestRate::new(100, 5),
+            throttles: AtomicUsize::new(0),
         }
     }
 
@@ -217,10 +341,10 @@ impl<E: Ec2> Enforcer<E> {
         let report = match request.targets {
             Err(ignored) => Report::of_ignored(self.mode, request.event, ignored.to_string()),
             Ok(targets) => {
-                let mut work = Work::default();
-                work.add(&targets);
+                let mut work = Work::of(request.event.clone());
+                work.add(&targets, &request.event, request.origin.as_ref());
                 let done = self.look_after(&work, deadline).await;
-                Report::new(self.mode, request.event, done.instances, done.error)
+                Report { results: done.results, ..Report::new(self.mode, request.event, done.instances, done.error) }
             }
         };
         telemetry::log_report(&report);
@@ -232,20 +356,20 @@ impl<E: Ec2> Enforcer<E> {
     }
 
     async fn handle_batch(&self, messages: Vec<Message>, deadline: Deadline) -> Answer {
-        let mut work = Work::default();
+        let event =
+            EventSummary { name: "SQS batch".to_owned(), source: "aws:sqs".to_owned(), ..EventSummary::default() };
+        let mut work = Work::of(event.clone());
         for message in &messages {
             match &message.request {
-                Ok(Request { targets: Ok(targets), .. }) => work.add(targets),
+                Ok(Request { targets: Ok(targets), event, origin }) => work.add(targets, event, origin.as_ref()),
                 Ok(Request { targets: Err(_), .. }) => {}
                 Err(error) => log_refusal(error),
             }
         }
         let done = self.look_after(&work, deadline).await;
         let messages: Vec<_> = messages.into_iter().map(|message| message_report(message, &done)).collect();
-
-        let event =
-            EventSummary { name: "SQS batch".to_owned(), source: "aws:sqs".to_owned(), ..EventSummary::default() };
-        let report = Report { messages, ..Report::new(self.mode, event, done.instances, done.error) };
+        let report = Report::new(self.mode, event, done.instances, done.error);
+        let report = Report { messages, results: done.results, ..report };
         telemetry::log_report(&report);
         let mut response = SqsBatchResponse::default();
         for message in report.messages.iter().filter(|message| message.failed) {
@@ -254,9 +378,11 @@ impl<E: Ec2> Enforcer<E> {
         Answer::Batch { response, report: Box::new(report) }
     }
 
-    /// Looks the work's instances up and, as they are found, concludes about each.
+    /// Looks the work's instances up and, as they are found, concludes about each and tells of it.
     async fn look_after(&self, work: &Work, deadline: Deadline) -> Done {
+        let (requests, throttles) = (self.ec2.requests(), self.throttles.load(Ordering::Relaxed));
         let (findings, found) = mpsc::channel(IDS_PER_DESCRIBE);
+        let (results, concluded_results) = mpsc::channel(RESULTS_WAITING);
         let look_up = async {
             let ((), error) = tokio::join!(
                 self.look_up_named(work, deadline, findings.clone()),
@@ -265,14 +391,56 @@ impl<E: Ec2> Enforcer<E> {
             drop(findings);
             error
         };
-        let found = stream::unfold(found, async |mut found| Some((found.recv().await?, found)));
-        let concluded = found.map(|finding| self.conclude(finding, work, deadline)).buffer_unordered(WRITES_IN_FLIGHT);
-        let done = concluded.fold(Done::default(), async |done, (id, outcome)| done.with(id, outcome, work));
-        let (error, done) = tokio::join!(look_up, done);
-        let done = Done { error, ..done };
-        let mut done = work.malformed.iter().fold(done, Done::with_malformed);
+        let conclude = async {
+            let found = stream::unfold(found, async |mut found| Some((found.recv().await?, found)));
+            let concluded =
+                found.map(|finding| self.conclude(finding, work, deadline)).buffer_unordered(WRITES_IN_FLIGHT);
+            let done = concluded.fold(Done::default(), async |done, (id, instance)| {
+                self.tell(&results, &instance, work.event(&id)).await;
+                done.with(&id, instance, work)
+            });
+            let mut done = done.await;
+            for id in &work.malformed {
+                let instance = malformed(id);
+                self.tell(&results, &instance, &work.event).await;
+                done.list(instance);
+            }
+            drop(results);
+            done
+        };
+        let (error, done, results) =
+            tokio::join!(look_up, conclude, self.publish(concluded_results, deadline.publish_until));
+        let mut done = Done { error, results, ..done };
         done.log_unlisted();
+        telemetry::log_metrics(&Measurements {
+            function_name: &self.options.function_name,
+            mode: self.mode,
+            at: (self.clock)(),
+            counts: *done.instances.counts(),
+            refused: done.refused,
+            time_to_enforce_ms: &done.time_to_enforce_ms,
+            duration_ms: milliseconds(deadline.begin.elapsed()),
+            ec2_calls: self.ec2.requests() - requests,
+            ec2_throttles: self.throttles.load(Ordering::Relaxed) - throttles,
+            unpublished: done.results.as_ref().map(|it| it.unpublished),
+        });
         done
+    }
+
+    /// Has an instance told of on the bus, if there is one.
+    async fn tell(&self, results: &mpsc::Sender<ResultEvent>, instance: &InstanceReport, event: &EventSummary) {
+        if self.options.result_bus.is_some()
+            && let Some(event) = result_event(instance, event, self.mode, &self.region)
+        {
+            drop(results.send(event).await);
+        }
+    }
+
+    async fn publish(&self, results: mpsc::Receiver<ResultEvent>, until: Instant) -> Option<Published> {
+        match &self.options.result_bus {
+            Some(bus) => Some(publish(bus.as_ref(), results, until).await),
+            None => None,
+        }
     }
 
     /// Looks the named instances up, and for a while again those that EC2 does not know yet.
@@ -300,9 +468,11 @@ impl<E: Ec2> Enforcer<E> {
         let mut missing = Vec::new();
         for chunk in ids.chunks(IDS_PER_DESCRIBE) {
             let mut unanswered: BTreeSet<_> = chunk.iter().cloned().collect();
-            let result = self.pages(Which::Named(chunk), deadline, async |instance| {
-                if unanswered.remove(&instance.id) {
-                    send(findings, Finding::Described(instance)).await;
+            let result = self.pages(Which::Named(chunk), deadline, async |page| {
+                for instance in page {
+                    if unanswered.remove(&instance.id) {
+                        send(findings, Finding::Described(instance)).await;
+                    }
                 }
             });
             match result.await {
@@ -329,28 +499,61 @@ impl<E: Ec2> Enforcer<E> {
         if !work.violators {
             return None;
         }
-        let result = self.pages(Which::Violators, deadline, async |instance| {
-            if !work.named.contains_key(&instance.id) {
+        let result = self.pages(Which::Violators, deadline, async |page| {
+            let unnamed = page.into_iter().filter(|instance| !work.named.contains_key(&instance.id));
+            let (spared, others): (Vec<_>, _) = unnamed.partition(|instance| self.may_be_spared(instance, work));
+            for instance in others {
                 send(&findings, Finding::Described(instance)).await;
+            }
+            for finding in self.ask_for_use(spared, deadline).await {
+                send(&findings, finding).await;
             }
         });
         result.await.err().map(Ec2Error::into_failure)
     }
 
-    /// Hands every instance of every page to `each`.
+    /// Whether this instance, found by filter, is left as it is if it is used without tokens: not
+    /// if it is new.
+    fn may_be_spared(&self, instance: &Instance, work: &Work) -> bool {
+        self.options.grace.is_some()
+            && work.since(instance).is_none()
+            && self.judge(instance).0 == Decision::RequireTokens
+    }
+
+    /// Finds out which of these instances were lately used without tokens.
+    async fn ask_for_use(&self, instances: Vec<Instance>, deadline: Deadline) -> Vec<Finding> {
+        let Some(grace) = &self.options.grace else {
+            return instances.into_iter().map(Finding::Described).collect();
+        };
+        let mut findings = Vec::new();
+        for instances in instances.chunks(INSTANCES_PER_CALL) {
+            let ids: Vec<_> = instances.iter().map(|instance| instance.id.clone()).collect();
+            let asked = grace.metadata_use.calls_without_token(&ids, grace.days, (self.clock)());
+            let answer = timeout_at(deadline.wait_until, asked).await;
+            let answer = answer.unwrap_or_else(|_| Err(deadline_exceeded("CloudWatch had not answered").into_failure()));
+            findings.extend(instances.iter().cloned().map(|instance| match &answer {
+                Ok(calls) => match calls.get(&instance.id) {
+                    Some(calls) => Finding::InUse(instance, *calls),
+                    None => Finding::Described(instance),
+                },
+                Err(error) => Finding::Unjudged(instance, error.clone()),
+            }));
+        }
+        findings
+    }
+
+    /// Hands every page to `each`.
     async fn pages(
         &self,
         which: Which<'_>,
         deadline: Deadline,
-        mut each: impl AsyncFnMut(Instance),
+        mut each: impl AsyncFnMut(Vec<Instance>),
     ) -> Result<(), Ec2Error> {
         let mut next_token = None;
         loop {
             let describe = async || self.ec2.describe_instances(which, next_token.as_deref()).await;
             let page: Page = self.call(&self.describe_rate, deadline, describe).await?;
-            for instance in page.instances {
-                each(instance).await;
-            }
+            each(page.instances).await;
             next_token = page.next_token;
             if next_token.is_none() {
                 return Ok(());
@@ -375,6 +578,7 @@ impl<E: Ec2> Enforcer<E> {
             };
             let wait = match error {
                 Ec2Error::Throttled { .. } => {
+                    self.throttles.fetch_add(1, Ordering::Relaxed);
                     rate.throttled();
                     waits.next().map(|_| Duration::ZERO)
                 }
@@ -390,39 +594,102 @@ impl<E: Ec2> Enforcer<E> {
     }
 
     /// What becomes of one finding.
-    async fn conclude(&self, finding: Finding, work: &Work, deadline: Deadline) -> (InstanceId, Outcome) {
+    async fn conclude(&self, finding: Finding, work: &Work, deadline: Deadline) -> (InstanceId, InstanceReport) {
         match finding {
             Finding::Described(instance) => (instance.id.clone(), self.act(instance, work, deadline).await),
-            Finding::Unknown(id) => {
-                let outcome = not_found(&id, work, None);
-                telemetry::log_write(&id, &outcome);
-                (id, outcome)
+            Finding::InUse(instance, calls_without_token) => {
+                let details = self.details(&instance, self.judge(&instance), work);
+                let in_days = self.options.grace.as_ref().map_or(0, |grace| grace.days);
+                let before = instance.metadata_options;
+                let outcome = Outcome::InUse { before, calls_without_token, in_days };
+                (instance.id.clone(), InstanceReport { details, ..InstanceReport::new(instance.id.as_str(), outcome) })
             }
-            Finding::Failed(id, error) => (id, Outcome::Failed { before: None, error }),
+            Finding::Unjudged(instance, error) => {
+                let details = self.details(&instance, self.judge(&instance), work);
+                let outcome = Outcome::Failed { before: Some(instance.metadata_options), error };
+                (instance.id.clone(), InstanceReport { details, ..InstanceReport::new(instance.id.as_str(), outcome) })
+            }
+            Finding::Unknown(id) => {
+                let instance = InstanceReport::new(id.as_str(), not_found(&id, work, None));
+                telemetry::log_write(&instance);
+                (id, instance)
+            }
+            Finding::Failed(id, error) => {
+                let instance = InstanceReport::new(id.as_str(), Outcome::Failed { before: None, error });
+                (id, instance)
+            }
         }
     }
 
-    /// Does what is decided about a described instance. No exemption exists in this version.
-    async fn act(&self, instance: Instance, work: &Work, deadline: Deadline) -> Outcome {
-        match decide(&instance, false) {
-            Decision::Gone => Outcome::Gone { before: instance.metadata_options },
-            Decision::EndpointDisabled => Outcome::EndpointDisabled { before: instance.metadata_options },
-            Decision::Compliant => Outcome::Compliant { before: instance.metadata_options },
-            Decision::Exempt => Outcome::Exempt { before: instance.metadata_options },
+    /// What is decided about a described instance, and what its exemption tag says.
+    fn judge(&self, instance: &Instance) -> (Decision, Result<Option<Exemption>, NoExemption>) {
+        let exemptions = self.options.exemptions.as_ref();
+        let today = (self.clock)().date_naive();
+        let exemption = exemptions.map_or(Ok(None), |it| it.granted_by(&instance.tags, today));
+        (decide(instance, matches!(exemption, Ok(Some(_)))), exemption)
+    }
+
+    /// Does what is decided about a described instance. Observing and enforcing differ in the write.
+    async fn act(&self, instance: Instance, work: &Work, deadline: Deadline) -> InstanceReport {
+        let judged = self.judge(&instance);
+        let decision = judged.0;
+        let details = self.details(&instance, judged, work);
+        let id = instance.id.to_string();
+        let before = instance.metadata_options.clone();
+        let outcome = match decision {
+            Decision::Gone => Outcome::Gone { before },
+            Decision::EndpointDisabled => Outcome::EndpointDisabled { before },
+            Decision::Compliant => Outcome::Compliant { before },
+            Decision::Exempt => Outcome::Exempt { before },
             Decision::RequireTokens => match self.mode {
-                Mode::Observe => Outcome::WouldEnforce { before: instance.metadata_options },
-                Mode::Enforce => {
-                    let id = instance.id.clone();
-                    let outcome = self.require_tokens(instance, work, deadline).await;
-                    telemetry::log_write(&id, &outcome);
-                    outcome
-                }
+                Mode::Observe => Outcome::WouldEnforce { before },
+                Mode::Enforce => return self.enforce(instance, details, work, deadline).await,
             },
+        };
+        InstanceReport { instance_id: id, outcome, details }
+    }
+
+    /// What is to be said of a described instance before anything is done to it.
+    fn details(
+        &self,
+        instance: &Instance,
+        (decision, exemption): (Decision, Result<Option<Exemption>, NoExemption>),
+        work: &Work,
+    ) -> Details {
+        let is_violator = matches!(decision, Decision::Exempt | Decision::RequireTokens);
+        let cause = || Box::new(cause(instance, work.origin(&instance.id), &self.region));
+        let (exemption, no_exemption) = match exemption {
+            Ok(exemption) => (exemption, None),
+            Err(no_exemption) => (None, Some(no_exemption)),
+        };
+        Details {
+            cause: is_violator.then(cause),
+            exemption: exemption.filter(|_| decision == Decision::Exempt),
+            no_exemption: no_exemption.filter(|_| decision == Decision::RequireTokens),
+            warnings: hop_limit_warning(instance, decision).into_iter().collect(),
+            ..Details::default()
         }
+    }
+
+    async fn enforce(&self, instance: Instance, details: Details, work: &Work, deadline: Deadline) -> InstanceReport {
+        let id = instance.id.clone();
+        let since = work.since(&instance);
+        let undo = aws_command::undo(&id, &instance.metadata_options, &self.region);
+        let outcome = self.require_tokens(instance, work, deadline).await;
+        let is_enforced = matches!(outcome, Outcome::Enforced { .. });
+        let taken = || since.map(|since| (self.clock)().signed_duration_since(since).num_milliseconds());
+        let details = Details {
+            time_to_enforce_ms: is_enforced.then(taken).flatten().map(|ms| u64::try_from(ms).unwrap_or_default()),
+            undo: is_enforced.then_some(undo),
+            ..details
+        };
+        let instance = InstanceReport { instance_id: id.to_string(), outcome, details };
+        telemetry::log_write(&instance);
+        instance
     }
 
     async fn require_tokens(&self, instance: Instance, work: &Work, deadline: Deadline) -> Outcome {
-        let Instance { id, metadata_options: before, managed_by, state: _, tags: _ } = instance;
+        let Instance { id, metadata_options: before, managed_by, .. } = instance;
         let require_tokens = async || self.ec2.require_tokens(&id).await;
         let error = match self.call(&self.modify_rate, deadline, require_tokens).await {
             Ok(after) if after.http_tokens == Some(HttpTokens::Required) => return Outcome::Enforced { before, after },
@@ -440,9 +707,27 @@ impl<E: Ec2> Enforcer<E> {
     }
 }
 
+/// That a hop limit of 1 may keep containers from their credentials, where tokens are, or would
+/// be, required.
+fn hop_limit_warning(instance: &Instance, decision: Decision) -> Option<&'static str> {
+    let is_required = matches!(decision, Decision::Compliant | Decision::RequireTokens);
+    let is_one = instance.metadata_options.http_put_response_hop_limit == Some(1);
+    (is_required && is_one && instance.hosts_containers()).then_some(HOP_LIMIT_WARNING)
+}
+
+/// Of what stood in an id's place.
+fn malformed(id: &MalformedInstanceId) -> InstanceReport {
+    let error = Failure { code: "InvalidInstanceID.Malformed".to_owned(), message: id.to_string(), retryable: false };
+    InstanceReport::new(id.as_str(), Outcome::Failed { before: None, error })
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
 /// Of an instance that EC2 does not know: a failure if an event says that it must exist.
 fn not_found(id: &InstanceId, work: &Work, before: Option<MetadataOptions>) -> Outcome {
-    if !work.named.get(id).is_some_and(|must_exist| *must_exist) {
+    if !work.named.get(id).is_some_and(|named| named.must_exist) {
         return Outcome::NotFound;
     }
     let error = Failure {
@@ -469,10 +754,10 @@ fn message_report(message: Message, done: &Done) -> MessageReport {
     let report = MessageReport { message_id, event: None, ignored: None, refused: None, failed: true };
     match request {
         Err(error) => MessageReport { refused: Some(error.to_string()), ..report },
-        Ok(Request { event, targets: Err(ignored) }) => {
+        Ok(Request { event, targets: Err(ignored), .. }) => {
             MessageReport { event: Some(event), ignored: Some(ignored.to_string()), failed: false, ..report }
         }
-        Ok(Request { event, targets: Ok(targets) }) => {
+        Ok(Request { event, targets: Ok(targets), .. }) => {
             MessageReport { event: Some(event), failed: done.failed_for(&targets), ..report }
         }
     }
@@ -480,28 +765,21 @@ fn message_report(message: Message, done: &Done) -> MessageReport {
 
 impl Done {
     /// With what became of one instance.
-    fn with(mut self, id: InstanceId, outcome: Outcome, work: &Work) -> Self {
-        let instance = InstanceReport { instance_id: id.to_string(), outcome };
-        match (instance.failure(), work.named.contains_key(&id)) {
+    fn with(mut self, id: &InstanceId, instance: InstanceReport, work: &Work) -> Self {
+        match (instance.failure(), work.named.contains_key(id)) {
             (Some(_), true) => {
-                self.failed.insert(id);
+                self.failed.insert(id.clone());
             }
             (Some(_), false) => self.violators_failed = true,
             (None, _) => {}
         }
+        self.time_to_enforce_ms.extend(instance.details.time_to_enforce_ms);
         self.list(instance);
         self
     }
 
-    fn with_malformed(mut self, id: &MalformedInstanceId) -> Self {
-        let error =
-            Failure { code: "InvalidInstanceID.Malformed".to_owned(), message: id.to_string(), retryable: false };
-        let outcome = Outcome::Failed { before: None, error };
-        self.list(InstanceReport { instance_id: id.as_str().to_owned(), outcome });
-        self
-    }
-
     fn list(&mut self, instance: InstanceReport) {
+        self.refused += usize::from(instance.failure().is_some_and(|failure| !failure.retryable));
         self.unlisted.extend(self.instances.add(instance));
         if self.unlisted.len() == telemetry::ON_A_LINE {
             self.log_unlisted();
@@ -560,14 +838,42 @@ mod tests {
         assert!(deadline.start_until <= Instant::now());
     }
 
+    fn targets(id: &InstanceId, must_exist: bool) -> Targets {
+        Targets { named: [id.clone()].into(), must_exist, ..Targets::default() }
+    }
+
     #[test]
     fn an_id_of_two_events_must_exist_if_one_says_so() {
         let id: InstanceId = "i-0123456789abcdef0".parse().unwrap();
-        let targets = |must_exist| Targets { named: [id.clone()].into(), must_exist, ..Targets::default() };
         for order in [[true, false], [false, true]] {
             let mut work = Work::default();
-            order.map(targets).iter().for_each(|it| work.add(it));
-            assert_eq!(work.named, [(id.clone(), true)].into());
+            for must_exist in order {
+                work.add(&targets(&id, must_exist), &EventSummary::default(), None);
+            }
+            assert!(work.named[&id].must_exist);
+        }
+    }
+
+    #[test]
+    fn of_two_events_the_one_that_tells_more_is_told_and_the_first_counts_for_the_time() {
+        let id: InstanceId = "i-0123456789abcdef0".parse().unwrap();
+        let event = |name: &str, time: &str| EventSummary {
+            name: name.to_owned(),
+            time: Some(time.parse().unwrap()),
+            ..EventSummary::default()
+        };
+        let http_tokens = Some("optional".to_owned());
+        let call = event::Call::ModifyInstanceMetadataOptions { http_tokens, http_endpoint: None };
+        let origin = Arc::new(Origin { caller: event::Caller::default(), call });
+        let (state_change, change) = (event("running", "2026-11-02T09:14:07Z"), event("Modify", "2026-11-02T09:14:09Z"));
+        for order in [[true, false], [false, true]] {
+            let mut work = Work::default();
+            for is_change in order {
+                let (event, origin) = if is_change { (&change, Some(&origin)) } else { (&state_change, None) };
+                work.add(&targets(&id, true), event, origin);
+            }
+            assert_eq!((work.event(&id), work.origin(&id)), (&change, Some(&*origin)));
+            assert_eq!(work.named[&id].since, state_change.time);
         }
     }
 }

@@ -9,6 +9,8 @@
 //! is absent makes the function look at more instances, or refuse the event, never at fewer.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
 
 use aws_lambda_events::event::eventbridge::EventBridgeEvent;
 use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage};
@@ -46,6 +48,89 @@ pub struct Request {
     pub event: EventSummary,
     /// Which instances to look at, or why none.
     pub targets: Result<Targets, Ignored>,
+    /// The call that the event records, if it is one that may have left tokens not required.
+    pub origin: Option<Arc<Origin>>,
+}
+
+/// A call that may have left tokens not required, and who made it. For the report alone: no
+/// decision depends on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Who made the call.
+    pub caller: Caller,
+    /// What was asked for.
+    pub call: Call,
+}
+
+/// Who made a call.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// The ARN of `userIdentity`, or the service that was it.
+    pub actor: Option<String>,
+    /// `userIdentity.invokedBy`: the service that made the call for the actor, or as it.
+    pub service: Option<String>,
+    /// `sourceIPAddress`: an address, or a service's name.
+    pub source_address: Option<String>,
+}
+
+/// What a call asked for, as far as it tells why tokens are not required.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// `RunInstances`.
+    RunInstances {
+        /// `metadataOptions.httpTokens` of the request.
+        http_tokens: Option<String>,
+        /// `launchTemplate` of the request.
+        launch_template: Option<LaunchTemplate>,
+        /// Whether the request asked for Spot Instances.
+        spot: bool,
+        /// Whether the request is there as it was made: what it does not say, it did not ask for.
+        is_whole: bool,
+        /// Those that came up with tokens required: what they have now came later.
+        required_at_launch: BTreeSet<InstanceId>,
+    },
+    /// `ModifyInstanceMetadataOptions`.
+    ModifyInstanceMetadataOptions {
+        /// `HttpTokens` of the request.
+        http_tokens: Option<String>,
+        /// `HttpEndpoint` of the request.
+        http_endpoint: Option<String>,
+    },
+}
+
+impl Call {
+    /// Whether it is a change that may leave tokens not required.
+    #[must_use]
+    pub fn loosens(&self) -> bool {
+        match self {
+            Self::RunInstances { .. } => false,
+            Self::ModifyInstanceMetadataOptions { http_tokens: Some(tokens), .. } => tokens != "required",
+            Self::ModifyInstanceMetadataOptions { http_tokens: None, http_endpoint } => {
+                http_endpoint.as_deref() == Some("enabled")
+            }
+        }
+    }
+}
+
+/// A launch template, as a call or a tag names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LaunchTemplate {
+    /// Its id; a call may name it otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Its name, where the call names it so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The version; a call may say `$Latest` or `$Default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+impl fmt::Display for LaunchTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.id.as_deref().or(self.name.as_deref()).unwrap_or("unknown");
+        write!(f, "{name} version {}", self.version.as_deref().unwrap_or("unknown"))
+    }
 }
 
 /// Which event this was and who caused it, for the report.
@@ -205,12 +290,12 @@ fn read_event(json: &str, region: &str) -> Result<Request, EventError> {
         "EC2 Instance State-change Notification" => read_state_change(&envelope.detail, summary),
         "Scheduled Event" => {
             let targets = Targets { violators: true, ..Targets::default() };
-            Ok(Request { event: summary, targets: Ok(targets) })
+            Ok(Request { event: summary, targets: Ok(targets), origin: None })
         }
         _ => {
             let ignored =
                 Ignored::OtherEvent { detail_type: summary.name.clone(), name: format!("of {}", summary.source) };
-            Ok(Request { event: summary, targets: Err(ignored) })
+            Ok(Request { event: summary, targets: Err(ignored), origin: None })
         }
     }
 }
@@ -230,6 +315,8 @@ struct Detail<'a> {
     error_code: Raw<'a>,
     #[serde(borrow)]
     user_identity: Raw<'a>,
+    #[serde(borrow, rename = "sourceIPAddress")]
+    source_ip_address: Raw<'a>,
     #[serde(borrow)]
     request_parameters: Raw<'a>,
     #[serde(borrow)]
@@ -241,23 +328,34 @@ fn read_api_call(detail: &RawValue, mut summary: EventSummary) -> Result<Request
     let event_name = detail.event_name.and_then(text).ok_or_else(|| {
         EventError::unreadable("detail.eventName", "is missing or no text: CloudTrail names the action here")
     })?;
-    summary.actor = detail.user_identity.and_then(loose::<UserIdentity>).and_then(|identity| identity.actor());
+    let identity = detail.user_identity.and_then(loose::<UserIdentity>);
+    summary.actor = identity.as_ref().and_then(UserIdentity::actor);
     summary.name.clone_from(&event_name);
 
     let is_ec2 = detail.event_source.and_then(text).is_none_or(|source| source == "ec2.amazonaws.com");
+    let mut origin = None;
+    let mut made = |call| {
+        let service = identity.as_ref().and_then(|identity| identity.invoked_by.and_then(text));
+        let source_address = detail.source_ip_address.and_then(text);
+        let caller = Caller { actor: summary.actor.clone(), service, source_address };
+        origin = Some(Arc::new(Origin { caller, call }));
+    };
     let targets = match event_name.as_str() {
         "RunInstances" | "ModifyInstanceMetadataOptions" if detail.changed_nothing() => {
             Err(detail.why_nothing(event_name))
         }
         "RunInstances" if is_ec2 => {
-            Ok(launched(detail.response_elements).or_refuse("detail.responseElements.instancesSet.items")?)
+            let (targets, required_at_launch) = launched(detail.response_elements);
+            made(launch(detail.request_parameters, required_at_launch));
+            Ok(targets.or_refuse("detail.responseElements.instancesSet.items")?)
         }
         "ModifyInstanceMetadataOptions" if is_ec2 => {
+            made(modification(detail.request_parameters));
             Ok(modified(detail.request_parameters, detail.response_elements).or_refuse("detail.requestParameters")?)
         }
         _ => Err(Ignored::OtherEvent { detail_type: "AWS API Call via CloudTrail".to_owned(), name: event_name }),
     };
-    Ok(Request { event: summary, targets })
+    Ok(Request { event: summary, targets, origin })
 }
 
 impl Detail<'_> {
@@ -310,11 +408,89 @@ struct CallParameters<'a> {
     instance_id: Raw<'a>,
     #[serde(borrow, alias = "DryRun")]
     dry_run: Raw<'a>,
+    #[serde(borrow, alias = "HttpTokens")]
+    http_tokens: Raw<'a>,
+    #[serde(borrow, alias = "HttpEndpoint")]
+    http_endpoint: Raw<'a>,
+    #[serde(borrow)]
+    metadata_options: Raw<'a>,
+}
+
+impl CallParameters<'_> {
+    /// `metadataOptions.httpTokens`.
+    fn tokens_of_options(&self) -> Option<String> {
+        self.metadata_options.and_then(loose::<CallParameters>)?.http_tokens.and_then(text)
+    }
+}
+
+/// What a `RunInstances` call asked for.
+fn launch(request: Raw, required_at_launch: BTreeSet<InstanceId>) -> Call {
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase")]
+    struct Parameters<'a> {
+        #[serde(borrow)]
+        metadata_options: Raw<'a>,
+        #[serde(borrow)]
+        launch_template: Raw<'a>,
+        #[serde(borrow)]
+        instance_market_options: Raw<'a>,
+        #[serde(borrow)]
+        instances_set: Raw<'a>,
+        #[serde(borrow)]
+        omitted: Raw<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Specification<'a> {
+        #[serde(borrow)]
+        launch_template_id: Raw<'a>,
+        #[serde(borrow)]
+        launch_template_name: Raw<'a>,
+        #[serde(borrow)]
+        version: Raw<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct MarketOptions<'a> {
+        #[serde(borrow)]
+        market_type: Raw<'a>,
+    }
+    let request: Parameters = request.and_then(loose).unwrap_or_default();
+    let options = request.metadata_options.map(loose::<CallParameters>);
+    let is_cut = |raw: Raw| raw.is_some_and(|raw| raw.get().contains("\"omitted\""));
+    let launch_template = request.launch_template.and_then(loose::<Specification>).map(|it| LaunchTemplate {
+        id: it.launch_template_id.and_then(text),
+        name: it.launch_template_name.and_then(text),
+        version: it.version.and_then(text),
+    });
+    let market = request.instance_market_options.and_then(loose::<MarketOptions>).and_then(|it| it.market_type);
+    Call::RunInstances {
+        is_whole: request.instances_set.is_some()
+            && request.omitted.is_none()
+            && request.launch_template.is_none() == launch_template.is_none()
+            && !matches!(options, Some(None))
+            && !is_cut(request.metadata_options)
+            && !is_cut(request.launch_template),
+        http_tokens: options.flatten().and_then(|it| it.http_tokens).and_then(text),
+        launch_template,
+        spot: market.and_then(text).is_some_and(|market| market == "spot"),
+        required_at_launch,
+    }
+}
+
+/// What a `ModifyInstanceMetadataOptions` call asked for.
+fn modification(request: Raw) -> Call {
+    let places = [nested_request(request), request].map(|place| place.and_then(loose::<CallParameters>));
+    let find = |field: fn(&CallParameters) -> Option<String>| places.iter().flatten().find_map(field);
+    Call::ModifyInstanceMetadataOptions {
+        http_tokens: find(|it| it.http_tokens.and_then(text)),
+        http_endpoint: find(|it| it.http_endpoint.and_then(text)),
+    }
 }
 
 /// The instances that a `RunInstances` call answered with, and where it can't be sure that those
-/// are all, every violator of the Region as well.
-fn launched(response: Raw) -> Targets {
+/// are all, every violator of the Region as well; and which of them came up with tokens required.
+fn launched(response: Raw) -> (Targets, BTreeSet<InstanceId>) {
     #[derive(Deserialize, Default)]
     #[serde(rename_all = "camelCase")]
     struct Response<'a> {
@@ -335,15 +511,19 @@ fn launched(response: Raw) -> Targets {
     let items = set.items.map(one_or_many).unwrap_or_default();
 
     let mut targets = Targets { must_exist: true, ..Targets::default() };
-    let ids = items.iter().map(|item| loose::<CallParameters>(item).and_then(|item| item.instance_id));
+    let mut required = BTreeSet::new();
     targets.violators = items.is_empty() || [response.omitted, set.omitted].into_iter().flatten().any(is_true);
-    for id in ids {
-        match id {
-            Some(id) => targets.name(id),
-            None => targets.violators = true,
+    for item in items.into_iter().map(loose::<CallParameters>) {
+        let Some((id, item)) = item.and_then(|item| Some((item.instance_id?, item))) else {
+            targets.violators = true;
+            continue;
+        };
+        targets.name(id);
+        if item.tokens_of_options().is_some_and(|tokens| tokens == "required") {
+            required.extend(text(id).and_then(|id| id.parse().ok()));
         }
     }
-    targets
+    (targets, required)
 }
 
 /// The instance that a `ModifyInstanceMetadataOptions` call changed: nested and in `PascalCase`,
@@ -389,13 +569,13 @@ fn read_state_change(detail: &RawValue, summary: EventSummary) -> Result<Request
         EventError::unreadable("detail.state", "is missing or no text: the instance's new state stands here")
     })?;
     if !matches!(state.as_str(), "pending" | "running") {
-        return Ok(Request { event: summary, targets: Err(Ignored::State { state }) });
+        return Ok(Request { event: summary, targets: Err(Ignored::State { state }), origin: None });
     }
     let mut targets = Targets { must_exist: true, ..Targets::default() };
     if let Some(id) = detail.instance_id {
         targets.name(id);
     }
-    Ok(Request { event: summary, targets: Ok(targets.or_refuse("detail.instance-id")?) })
+    Ok(Request { event: summary, targets: Ok(targets.or_refuse("detail.instance-id")?), origin: None })
 }
 
 impl Targets {
@@ -625,6 +805,72 @@ mod tests {
             let request = api_call(&json!({"eventName": "RunInstances", "userIdentity": identity})).unwrap();
             assert_eq!(request.event.actor.as_deref(), actor, "{identity}");
         }
+    }
+
+    fn call(name: &str, request: &Value, response: &Value) -> Call {
+        let detail = json!({"eventName": name, "requestParameters": request, "responseElements": response});
+        Arc::unwrap_or_clone(api_call(&detail).unwrap().origin.unwrap()).call
+    }
+
+    #[test]
+    fn what_a_launch_asked_for_is_told_from_what_is_not_known() {
+        let answer = json!({"instancesSet": {"items": [{"instanceId": A}]}});
+        let set = json!({"items": [{"minCount": 1, "maxCount": 1}]});
+        for (request, tokens, whole) in [
+            (json!({"instancesSet": set}), None, true),
+            (json!({"instancesSet": set, "metadataOptions": {"httpTokens": "optional"}}), Some("optional"), true),
+            (json!({"instancesSet": set, "metadataOptions": {"httpPutResponseHopLimit": 2}}), None, true),
+            (json!({"instancesSet": set, "metadataOptions": {"omitted": true}}), None, false),
+            (json!({"instancesSet": set, "metadataOptions": "text"}), None, false),
+            (json!({"instancesSet": set, "launchTemplate": "text"}), None, false),
+            (json!({"instancesSet": set, "omitted": true}), None, false),
+            (json!({"omitted": true}), None, false),
+            (Value::Null, None, false),
+        ] {
+            let Call::RunInstances { http_tokens, is_whole, .. } = call("RunInstances", &request, &answer) else {
+                panic!("a launch")
+            };
+            assert_eq!((http_tokens.as_deref(), is_whole), (tokens, whole), "{request}");
+        }
+    }
+
+    #[test]
+    fn a_launch_names_its_template_its_market_and_what_came_up_with_tokens_required() {
+        let template = json!({"launchTemplateName": "web", "version": "$Latest"});
+        let request = json!({"launchTemplate": template, "instanceMarketOptions": {"marketType": "spot"}});
+        let required = json!({"instanceId": A, "metadataOptions": {"httpTokens": "required"}});
+        let optional = json!({"instanceId": B, "metadataOptions": {"httpTokens": "optional"}});
+        let call = call("RunInstances", &request, &json!({"instancesSet": {"items": [required, optional]}}));
+        let Call::RunInstances { launch_template, spot, required_at_launch, .. } = call else { panic!("a launch") };
+        let template = LaunchTemplate { id: None, name: Some("web".to_owned()), version: Some("$Latest".to_owned()) };
+        assert_eq!((launch_template, spot), (Some(template), true));
+        assert_eq!(required_at_launch, [A.parse().unwrap()].into());
+    }
+
+    #[test]
+    fn a_modification_tells_what_it_asked_for_nested_or_flat() {
+        for request in [
+            json!({"ModifyInstanceMetadataOptionsRequest": {"InstanceId": A, "HttpTokens": "optional"}}),
+            json!({"instanceId": A, "httpTokens": "optional"}),
+        ] {
+            let expected = Call::ModifyInstanceMetadataOptions {
+                http_tokens: Some("optional".to_owned()),
+                http_endpoint: None,
+            };
+            assert_eq!(call("ModifyInstanceMetadataOptions", &request, &Value::Null), expected);
+        }
+    }
+
+    #[test]
+    fn the_caller_is_told_with_service_and_address() {
+        let detail = json!({
+            "eventName": "RunInstances", "sourceIPAddress": "198.51.100.7",
+            "userIdentity": {"arn": "arn:aws:sts::111122223333:assumed-role/r/s", "invokedBy": "autoscaling.amazonaws.com"},
+        });
+        let caller = &api_call(&detail).unwrap().origin.unwrap().caller;
+        assert_eq!(caller.actor.as_deref(), Some("arn:aws:sts::111122223333:assumed-role/r/s"));
+        assert_eq!(caller.service.as_deref(), Some("autoscaling.amazonaws.com"));
+        assert_eq!(caller.source_address.as_deref(), Some("198.51.100.7"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 /// An EC2 instance id: `i-` and 8 or 17 hex digits.
@@ -185,6 +186,25 @@ pub struct Instance {
     pub tags: BTreeMap<String, String>,
     /// `Operator.Principal` when a service manages the instance, as EKS Auto Mode does.
     pub managed_by: Option<String>,
+    /// The image it was launched from.
+    pub image_id: Option<String>,
+    /// When it was last launched or started.
+    pub launch_time: Option<DateTime<Utc>>,
+}
+
+impl Instance {
+    /// Whether it looks like a host of containers: tags of EKS, Kubernetes or ECS, or their service
+    /// as its operator.
+    #[must_use]
+    pub fn hosts_containers(&self) -> bool {
+        const PREFIXES: [&str; 6] =
+            ["eks:", "aws:eks:", "kubernetes.io/cluster/", "k8s.io/", "karpenter.sh/", "aws:ecs:"];
+        let is_of_containers = |key: &String| {
+            key == "AmazonECSManaged" || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+        };
+        let is_service = |service: &String| service.starts_with("eks.") || service.starts_with("ecs.");
+        self.tags.keys().any(is_of_containers) || self.managed_by.as_ref().is_some_and(is_service)
+    }
 }
 
 #[cfg(test)]
@@ -229,6 +249,25 @@ mod tests {
         for word in ["Required", "required ", "REQUIRED", "v2", ""] {
             assert_eq!(HttpTokens::from(word), HttpTokens::Other(word.to_owned()));
         }
+    }
+
+    #[test]
+    fn a_host_of_containers_is_known_by_tags_or_operator() {
+        let instance = |tag: &str, managed_by: Option<&str>| Instance {
+            id: "i-1a2b3c4d".parse().unwrap(),
+            state: InstanceState::Running,
+            metadata_options: MetadataOptions::default(),
+            tags: [(tag.to_owned(), "any".to_owned())].into(),
+            managed_by: managed_by.map(str::to_owned),
+            image_id: None,
+            launch_time: None,
+        };
+        for tag in ["eks:nodegroup-name", "kubernetes.io/cluster/blue", "karpenter.sh/nodepool", "AmazonECSManaged"] {
+            assert!(instance(tag, None).hosts_containers(), "{tag}");
+        }
+        assert!(instance("Name", Some("eks.amazonaws.com")).hosts_containers());
+        assert!(!instance("Name", Some("workspaces.amazonaws.com")).hosts_containers());
+        assert!(!instance("keks:", None).hosts_containers());
     }
 
     #[test]

@@ -58,6 +58,8 @@ mod tests {
             },
             tags: BTreeMap::new(),
             managed_by: None,
+            image_id: None,
+            launch_time: None,
         }
     }
 

@@ -8,8 +8,10 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::cause::Cause;
 use crate::config::Mode;
 use crate::event::EventSummary;
+use crate::exemption::{Exemption, NoExemption};
 use crate::instance::MetadataOptions;
 
 /// The report of one invocation.
@@ -36,6 +38,21 @@ pub struct Report {
     /// Of an SQS batch, every message.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<MessageReport>,
+    /// What became of the results, where they are sent to a bus.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub results: Option<Published>,
+}
+
+/// What became of the results that were sent to a bus. No instance's outcome depends on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Published {
+    /// How many the bus took.
+    pub published: usize,
+    /// How many it did not take, or were not sent in time.
+    pub unpublished: usize,
+    /// Why, of the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -56,6 +73,12 @@ pub struct Instances {
 }
 
 impl Instances {
+    /// How many there were, by outcome.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// Counts an instance and lists it. Hands it back if there is no room to list it.
     #[must_use]
     pub fn add(&mut self, instance: InstanceReport) -> Option<InstanceReport> {
@@ -77,6 +100,32 @@ pub struct InstanceReport {
     /// What became of it.
     #[serde(flatten)]
     pub outcome: Outcome,
+    /// What else is to be said of it.
+    #[serde(flatten)]
+    pub details: Details,
+}
+
+/// What is to be said of an instance beside its outcome, mostly of violators.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Details {
+    /// The exemption in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exemption: Option<Exemption>,
+    /// Why the exemption tag does not exempt it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_exemption: Option<NoExemption>,
+    /// Why its tokens are not required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Box<Cause>>,
+    /// From the time of the event that named it to EC2's answer, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_to_enforce_ms: Option<u64>,
+    /// The command of the AWS CLI that gives it back what was changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undo: Option<String>,
+    /// What its owner should know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<&'static str>,
 }
 
 /// What became of an instance.
@@ -109,6 +158,15 @@ pub enum Outcome {
     Exempt {
         /// As described.
         before: MetadataOptions,
+    },
+    /// The sweep found it, its tokens are not required, and it was lately used without them.
+    InUse {
+        /// As described.
+        before: MetadataOptions,
+        /// How many calls of its metadata service came without a token, as CloudWatch counted.
+        calls_without_token: u64,
+        /// In how many days before.
+        in_days: u16,
     },
     /// Terminated or about to be.
     Gone {
@@ -172,6 +230,8 @@ pub struct Counts {
     pub endpoint_disabled: usize,
     /// [`Outcome::Exempt`].
     pub exempt: usize,
+    /// [`Outcome::InUse`].
+    pub in_use: usize,
     /// [`Outcome::Gone`].
     pub gone: usize,
     /// [`Outcome::NotFound`].
@@ -189,6 +249,7 @@ impl Counts {
             Outcome::Compliant { .. } => &mut self.compliant,
             Outcome::EndpointDisabled { .. } => &mut self.endpoint_disabled,
             Outcome::Exempt { .. } => &mut self.exempt,
+            Outcome::InUse { .. } => &mut self.in_use,
             Outcome::Gone { .. } => &mut self.gone,
             Outcome::NotFound => &mut self.not_found,
             Outcome::Failed { .. } => &mut self.failed,
@@ -197,6 +258,12 @@ impl Counts {
 }
 
 impl InstanceReport {
+    /// An instance of which nothing but the outcome is to be said.
+    #[must_use]
+    pub fn new(instance_id: &str, outcome: Outcome) -> Self {
+        Self { instance_id: instance_id.to_owned(), outcome, details: Details::default() }
+    }
+
     /// Why it failed, if it did.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
@@ -207,6 +274,7 @@ impl InstanceReport {
             | Outcome::Compliant { .. }
             | Outcome::EndpointDisabled { .. }
             | Outcome::Exempt { .. }
+            | Outcome::InUse { .. }
             | Outcome::Gone { .. }
             | Outcome::NotFound => None,
         }
@@ -220,7 +288,7 @@ impl Report {
         instances.extend(others);
         instances.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
         let unlisted = counts.examined - instances.len();
-        Self { mode, event, ignored: None, counts, instances, unlisted, error, messages: Vec::new() }
+        Self { mode, event, ignored: None, counts, instances, unlisted, error, messages: Vec::new(), results: None }
     }
 
     /// The report on an event that asked for nothing.
@@ -238,7 +306,7 @@ impl Report {
 /// Counts and names what failed: the message of a failed invocation.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mode, event, ignored, counts, instances, unlisted, error, messages } = self;
+        let Self { mode, event, ignored, counts, instances, unlisted, error, messages, results } = self;
         write!(f, "{}: ", event.name)?;
         if let Some(reason) = ignored {
             return write!(f, "ignored: {reason}");
@@ -256,6 +324,9 @@ impl fmt::Display for Report {
         }
         if let Some(error) = error {
             write!(f, "; looking up the instances whose tokens are not required failed: {error}")?;
+        }
+        if let Some(Published { unpublished: unpublished @ 1.., .. }) = results {
+            write!(f, "; {unpublished} results were not published")?;
         }
         Ok(())
     }
@@ -275,8 +346,18 @@ fn by_code(instances: &[InstanceReport]) -> Vec<(&Failure, Vec<&str>)> {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { examined, enforced, would_enforce, compliant, endpoint_disabled, exempt, gone, not_found, failed } =
-            self;
+        let Self {
+            examined,
+            enforced,
+            would_enforce,
+            compliant,
+            endpoint_disabled,
+            exempt,
+            in_use,
+            gone,
+            not_found,
+            failed,
+        } = self;
         write!(f, "{failed} of {examined} instances failed")?;
         for (count, outcome) in [
             (enforced, "enforced"),
@@ -284,6 +365,7 @@ impl fmt::Display for Counts {
             (compliant, "compliant"),
             (endpoint_disabled, "with a disabled endpoint"),
             (exempt, "exempt"),
+            (in_use, "in use without tokens"),
             (gone, "gone"),
             (not_found, "not found"),
         ] {
@@ -301,7 +383,7 @@ mod tests {
 
     fn failed(id: &str, code: &str) -> InstanceReport {
         let error = Failure { code: code.to_owned(), message: "no".to_owned(), retryable: false };
-        InstanceReport { instance_id: id.to_owned(), outcome: Outcome::Failed { before: None, error } }
+        InstanceReport::new(id, Outcome::Failed { before: None, error })
     }
 
     fn report(instances: Vec<InstanceReport>, error: Option<Failure>) -> Report {
@@ -318,7 +400,7 @@ mod tests {
                 failed("i-00000003", "RequestLimitExceeded"),
                 failed("i-00000002", "UnauthorizedOperation"),
                 failed("i-00000001", "UnauthorizedOperation"),
-                InstanceReport { instance_id: "i-00000004".to_owned(), outcome: Outcome::NotFound },
+                InstanceReport::new("i-00000004", Outcome::NotFound),
             ],
             None,
         );
@@ -341,7 +423,7 @@ mod tests {
     #[test]
     fn what_there_is_no_room_for_is_counted_and_handed_back() {
         let mut instances = Instances::default();
-        let not_found = |n| InstanceReport { instance_id: format!("i-1{n:07x}"), outcome: Outcome::NotFound };
+        let not_found = |n| InstanceReport::new(&format!("i-1{n:07x}"), Outcome::NotFound);
         let handed_back = (0..LISTED + 2).filter(|n| instances.add(not_found(*n)).is_some()).count();
         assert_eq!(handed_back, 2);
         assert!(instances.add(failed("i-00000001", "InternalError")).is_none(), "a failure has room of its own");

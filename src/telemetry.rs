@@ -5,7 +5,8 @@
 use std::error::Error;
 
 use serde::Serialize;
-use tracing::{error, info, warn};
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, error, info, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -13,8 +14,9 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::Config;
 use crate::event::EventError;
-use crate::instance::{HttpTokens, InstanceId, MetadataOptionsState};
-use crate::report::{Counts, InstanceReport, MessageReport, Outcome, Report};
+use crate::instance::{HttpTokens, MetadataOptionsState};
+use crate::metrics::{Measurements, embedded};
+use crate::report::{Counts, InstanceReport, MessageReport, Outcome, Published, Report};
 
 /// Sends every line that passes `filter` to standard output, which Lambda takes to CloudWatch Logs.
 ///
@@ -23,15 +25,36 @@ use crate::report::{Counts, InstanceReport, MessageReport, Outcome, Report};
 /// If the process has a subscriber already.
 pub fn init(filter: Targets) -> Result<(), TryInitError> {
     let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_span_list(false);
-    tracing_subscriber::registry().with(json.with_filter(filter)).try_init()
+    // A document of the embedded metric format is a line as it is, whatever the filter says.
+    let bare = tracing_subscriber::fmt::layer().without_time().with_level(false).with_target(false).with_ansi(false);
+    let metrics = Targets::new().with_target(METRICS, Level::INFO);
+    let lines = json.with_filter(filter.with_target(METRICS, LevelFilter::OFF));
+    tracing_subscriber::registry().with(lines).with(bare.with_filter(metrics)).try_init()
+}
+
+/// The target of lines that are documents of the embedded metric format.
+const METRICS: &str = "imds_enforcer::metrics";
+
+/// After an invocation that looked after instances: its metrics.
+pub(crate) fn log_metrics(measured: &Measurements) {
+    for document in embedded(measured) {
+        info!(target: METRICS, "{document}");
+    }
 }
 
 /// After a call of `ModifyInstanceMetadataOptions`: what became of it.
-pub(crate) fn log_write(id: &InstanceId, outcome: &Outcome) {
+pub(crate) fn log_write(instance: &InstanceReport) {
+    let InstanceReport { instance_id: id, outcome, details } = instance;
+    let cause = details.cause.as_deref();
     match outcome {
         Outcome::Enforced { before, after } => info!(
             instance_id = %id,
             outcome = "enforced",
+            cause = cause.map(|it| it.kind.as_str()),
+            actor = cause.map(|it| it.actor.as_str()),
+            time_to_enforce_ms = details.time_to_enforce_ms,
+            undo = details.undo,
+            before = json(before),
             http_tokens_before = before.http_tokens.as_ref().map(HttpTokens::as_str),
             http_tokens_after = after.http_tokens.as_ref().map(HttpTokens::as_str),
             state = after.state.as_ref().map(MetadataOptionsState::as_str),
@@ -40,6 +63,8 @@ pub(crate) fn log_write(id: &InstanceId, outcome: &Outcome) {
         Outcome::Failed { error, .. } => warn!(
             instance_id = %id,
             outcome = "failed",
+            cause = cause.map(|it| it.kind.as_str()),
+            actor = cause.map(|it| it.actor.as_str()),
             code = error.code,
             error = error.message,
             retryable = error.retryable,
@@ -50,6 +75,7 @@ pub(crate) fn log_write(id: &InstanceId, outcome: &Outcome) {
         | Outcome::Compliant { .. }
         | Outcome::EndpointDisabled { .. }
         | Outcome::Exempt { .. }
+        | Outcome::InUse { .. }
         | Outcome::Gone { .. } => {}
     }
 }
@@ -63,14 +89,29 @@ pub(crate) fn log_unlisted(instances: &[InstanceReport]) {
 
 /// After an invocation: its report, the instances on as many lines as CloudWatch Logs needs.
 pub(crate) fn log_report(report: &Report) {
-    let Report { mode, event, ignored, counts, instances: _, unlisted, error, messages } = report;
+    let Report { mode, event, ignored, counts, instances: _, unlisted, error, messages, results } = report;
     if let Some(reason) = ignored {
         info!(event_id = event.id, event_name = event.name, ignored = reason, "event ignored");
         return;
     }
     let mut parts = parts(report).into_iter();
-    let Counts { examined, enforced, would_enforce, compliant, endpoint_disabled, exempt, gone, not_found, failed } =
-        *counts;
+    let Counts {
+        examined,
+        enforced,
+        would_enforce,
+        compliant,
+        endpoint_disabled,
+        exempt,
+        in_use,
+        gone,
+        not_found,
+        failed,
+    } = *counts;
+    let refused_by_bus = results.as_ref().filter(|it| it.unpublished > 0);
+    if let Some(Published { published, unpublished, error }) = refused_by_bus {
+        let error = error.as_ref().map(ToString::to_string);
+        warn!(event_id = event.id, published, unpublished, error, "results not published");
+    }
     macro_rules! log {
         ($level:ident, $message:literal) => {
             $level!(
@@ -84,6 +125,7 @@ pub(crate) fn log_report(report: &Report) {
                 compliant,
                 endpoint_disabled,
                 exempt,
+                in_use,
                 gone,
                 not_found,
                 failed,
@@ -106,9 +148,9 @@ pub(crate) fn log_report(report: &Report) {
     }
 }
 
-/// Most instances, and most messages of a batch, on one line: of these two hundred each stay below
-/// the 256 KiB that a line may have to be kept whole by CloudWatch Logs of any age.
-pub(crate) const ON_A_LINE: usize = 200;
+/// Most instances on one line: of these fifty, with all that can be said of them, stay below the
+/// 256 KiB that a line may have to be kept whole by CloudWatch Logs of any age.
+pub(crate) const ON_A_LINE: usize = 50;
 
 /// A part of a report that has a line of its own.
 #[derive(Serialize)]
@@ -131,6 +173,7 @@ fn parts(report: &Report) -> Vec<String> {
         event: report.event.clone(),
         ignored: report.ignored.clone(),
         error: report.error.clone(),
+        results: report.results.clone(),
         ..*report
     };
     let more = (1..lines).map(|n| json(&Part { instances: part(instances, n), messages: part(messages, n) }));
@@ -175,10 +218,27 @@ pub fn log_start(config: &Config, region: &str, warm_up: Result<(), String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cause::{Cause, cause};
     use crate::config::Mode;
     use crate::event::EventSummary;
-    use crate::instance::MetadataOptions;
-    use crate::report::{Failure, Instances};
+    use crate::instance::{Instance, InstanceState, MetadataOptions};
+    use crate::report::{Details, Failure, Instances};
+
+    /// A cause whose every name is as long as can be, and in need of quotes.
+    fn long_cause() -> Cause {
+        let long = "a \"long\" name ".repeat(20);
+        let keys = ["aws:autoscaling:groupName", "aws:ec2launchtemplate:id", "aws:ec2launchtemplate:version"];
+        let instance = Instance {
+            id: "i-1a2b3c4d".parse().unwrap(),
+            state: InstanceState::Running,
+            metadata_options: MetadataOptions::default(),
+            tags: keys.into_iter().map(|key| (key.to_owned(), long.clone())).collect(),
+            managed_by: None,
+            image_id: Some("ami-0123456789abcdef0".to_owned()),
+            launch_time: None,
+        };
+        cause(&instance, None, "ap-southeast-5")
+    }
 
     /// A report whose every instance and message is as long as can be.
     fn long_report(count: usize) -> Report {
@@ -193,7 +253,15 @@ mod tests {
                 instance_metadata_tags: Some("disabled".to_owned()),
             };
             let outcome = Outcome::Enforced { before: options.clone(), after: options };
-            assert!(instances.add(InstanceReport { instance_id: format!("i-{n:017x}"), outcome }).is_none());
+            let details = Details {
+                cause: Some(Box::new(long_cause())),
+                time_to_enforce_ms: Some(86_400_000),
+                undo: Some("aws ec2 modify-instance-metadata-options ".repeat(4)),
+                warnings: vec![crate::enforce::HOP_LIMIT_WARNING],
+                ..Details::default()
+            };
+            let instance = InstanceReport { instance_id: format!("i-{n:017x}"), outcome, details };
+            assert!(instances.add(instance).is_none());
         }
         let event = EventSummary {
             id: Some("0cb1e29c-8a6c-4a76-9e5b-0c6f2b1f3d5a".to_owned()),
@@ -218,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_report_that_fits_is_one_line() {
-        let report = long_report(200);
+        let report = long_report(ON_A_LINE);
         assert_eq!(parts(&report), [json(&report)]);
     }
 

@@ -2,12 +2,16 @@
 //! library, and holds no logic of its own.
 
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
+use aws_config::SdkConfig;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use chrono::{DateTime, Utc};
+use imds_enforcer::cloudwatch::SdkCloudWatch;
 use imds_enforcer::config::Config;
 use imds_enforcer::ec2::SdkEc2;
-use imds_enforcer::enforce::{Answer, Enforcer};
+use imds_enforcer::enforce::{Answer, Enforcer, Grace, Options};
+use imds_enforcer::eventbridge::{ResultBus, SdkEventBridge};
 use imds_enforcer::http::{Roots, sdk_config_loader};
 use imds_enforcer::telemetry;
 use lambda_runtime::{Context, Diagnostic, LambdaEvent, service_fn};
@@ -49,8 +53,21 @@ async fn run() -> Result<(), lambda_runtime::Error> {
     let ec2 = SdkEc2::new(&sdk_config);
     telemetry::log_start(&config, &region, ec2.warm_up().await);
 
-    let enforcer = Enforcer::new(ec2, region, config.mode);
+    let mut enforcer = Enforcer::new(ec2, region, config.mode, now);
+    enforcer.options = options(config, &sdk_config);
     lambda_runtime::run(service_fn(|event| handle(&enforcer, event))).await
+}
+
+/// What is configured beyond the default: only then is there a client other than EC2's.
+fn options(config: Config, sdk_config: &SdkConfig) -> Options {
+    Options {
+        function_name: var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "imds-enforcer".to_owned()),
+        exemptions: config.exemptions,
+        grace: config
+            .sweep_grace_days
+            .map(|days| Grace { days, metadata_use: Box::new(SdkCloudWatch::new(sdk_config)) }),
+        result_bus: config.result_bus.map(|bus| Box::new(SdkEventBridge::new(sdk_config, bus)) as Box<dyn ResultBus>),
+    }
 }
 
 /// The payload as it came, or nothing where it is no JSON: read by the library, so that one error
@@ -72,15 +89,19 @@ async fn handle(enforcer: &Enforcer<SdkEc2>, event: LambdaEvent<Payload>) -> Res
         .map_err(|error| Diagnostic { error_type: error.error_type().to_owned(), error_message: error.to_string() })
 }
 
+#[expect(clippy::disallowed_methods, reason = "the edge, where the clock enters")]
+fn now() -> DateTime<Utc> {
+    SystemTime::now().into()
+}
+
 /// How long an invocation may take when nobody says until when.
 const UNTOLD: Duration = Duration::from_mins(1);
 
 /// Until the invocation's deadline, which Lambda gives in milliseconds since 1970. Lambda ends a
 /// function whose deadline has passed, so a past one is an emulator's way to give none: `cargo
 /// lambda watch` says ten minutes past 1970.
-#[expect(clippy::disallowed_methods, reason = "the edge, where the clock enters")]
 fn time_left(context: &Context) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Duration::from_millis(now().timestamp_millis().try_into().unwrap_or_default());
     Duration::from_millis(context.deadline).checked_sub(now).unwrap_or(UNTOLD)
 }
 

@@ -1,0 +1,81 @@
+//! The way to EventBridge: results, sent to a bus.
+//!
+//! The only file that names the SDK for EventBridge. Its client is built only where a bus is set.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_eventbridge::Client;
+use aws_sdk_eventbridge::config::timeout::TimeoutConfig;
+use aws_sdk_eventbridge::types::{PutEventsRequestEntry, PutEventsResultEntry};
+use futures_util::future::BoxFuture;
+
+use crate::ec2::classify;
+use crate::report::Failure;
+use crate::result_event::{ResultEvent, SOURCE};
+
+/// The IAM actions that the calls in this file need. The templates grant them where a bus is set.
+pub const IAM_ACTIONS: [&str; 1] = ["events:PutEvents"];
+
+/// Most events that one call sends, and the most bytes: a little less than EventBridge's limits.
+pub const EVENTS_PER_CALL: usize = 10;
+/// See [`EVENTS_PER_CALL`].
+pub const BYTES_PER_CALL: usize = 240 * 1024;
+
+/// What the function needs of EventBridge.
+pub trait ResultBus: fmt::Debug + Send + Sync {
+    /// Sends events, at most [`EVENTS_PER_CALL`] and [`BYTES_PER_CALL`], and answers for each why
+    /// the bus did not take it, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Why the call failed as a whole, after the SDK's retries.
+    fn put<'a>(&'a self, events: &'a [ResultEvent]) -> BoxFuture<'a, Result<Vec<Option<Failure>>, Failure>>;
+}
+
+/// The port's implementation by the SDK.
+#[derive(Debug)]
+pub struct SdkEventBridge {
+    client: Client,
+    bus: String,
+}
+
+impl SdkEventBridge {
+    /// A client for the Region, credentials and endpoint of `config`, and the bus of this name or ARN.
+    #[must_use]
+    pub fn new(config: &SdkConfig, bus: String) -> Self {
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(3));
+        let timeouts = timeouts.operation_timeout(Duration::from_secs(6)).build();
+        let config = aws_sdk_eventbridge::config::Builder::from(config).timeout_config(timeouts).build();
+        Self { client: Client::from_conf(config), bus }
+    }
+
+    fn entry(&self, event: &ResultEvent) -> PutEventsRequestEntry {
+        let entry = PutEventsRequestEntry::builder().source(SOURCE).event_bus_name(&self.bus);
+        entry.detail_type(event.detail_type).detail(&event.detail).build()
+    }
+
+    async fn send(&self, events: &[ResultEvent]) -> Result<Vec<Option<Failure>>, Failure> {
+        let entries = events.iter().map(|event| self.entry(event)).collect();
+        let call = self.client.put_events().set_entries(Some(entries));
+        let answer = Box::pin(call.send()).await.map_err(|error| classify(&error, IAM_ACTIONS[0]).into_failure())?;
+        if answer.failed_entry_count() == 0 {
+            return Ok(vec![None; events.len()]);
+        }
+        Ok(answer.entries().iter().map(refusal).collect())
+    }
+}
+
+impl ResultBus for SdkEventBridge {
+    fn put<'a>(&'a self, events: &'a [ResultEvent]) -> BoxFuture<'a, Result<Vec<Option<Failure>>, Failure>> {
+        Box::pin(self.send(events))
+    }
+}
+
+/// Why the bus did not take an entry, if it did not.
+fn refusal(entry: &PutEventsResultEntry) -> Option<Failure> {
+    let code = entry.error_code()?.to_owned();
+    let retryable = code.contains("Throttl") || code.contains("Internal");
+    Some(Failure { code, message: entry.error_message().unwrap_or("no message").to_owned(), retryable })
+}

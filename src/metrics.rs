@@ -1,0 +1,167 @@
+//! Metrics, as a line of the log in CloudWatch's embedded metric format, which CloudWatch Logs
+//! turns into metrics without a call.
+//!
+//! Pure. One document of a fixed shape, by CloudWatch's specification of the format; two
+//! dimensions with few values, since each combination is a metric that is paid for.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::config::Mode;
+use crate::report::Counts;
+
+/// CloudWatch's namespace of these metrics.
+pub const NAMESPACE: &str = "ImdsEnforcer";
+
+/// Most values of one metric in a document: CloudWatch's limit.
+const VALUES: usize = 100;
+
+/// What was measured of one invocation.
+#[derive(Debug, Clone)]
+pub struct Measurements<'a> {
+    /// The function's name.
+    pub function_name: &'a str,
+    /// Its mode.
+    pub mode: Mode,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// The instances by outcome.
+    pub counts: Counts,
+    /// Those that failed and whose failure does not pass by itself.
+    pub refused: usize,
+    /// Of each enforced instance that an event named, milliseconds from the event to EC2's answer.
+    pub time_to_enforce_ms: &'a [u64],
+    /// Of the invocation.
+    pub duration_ms: u64,
+    /// Requests to EC2, each attempt counted.
+    pub ec2_calls: usize,
+    /// Of these, those that EC2 throttled.
+    pub ec2_throttles: usize,
+    /// Results that the bus did not take, where one is set.
+    pub unpublished: Option<usize>,
+}
+
+/// The documents, each for one line of the log. More than one where there are more times than one
+/// may hold.
+#[must_use]
+pub fn embedded(measured: &Measurements) -> Vec<String> {
+    let mut chunks = measured.time_to_enforce_ms.chunks(VALUES);
+    let mut first = counts(measured);
+    first.extend(chunks.next().map(times));
+    let more = chunks.map(|chunk| vec![times(chunk)]);
+    std::iter::once(first).chain(more).map(|metrics| document(measured, metrics)).collect()
+}
+
+/// A metric's name, unit and value or values.
+type Metric = (&'static str, &'static str, Value);
+
+fn counts(measured: &Measurements) -> Vec<Metric> {
+    let count = |name, value: usize| (name, "Count", json!(value));
+    let Counts { examined, enforced, would_enforce, exempt, in_use, failed, .. } = measured.counts;
+    let unpublished = measured.unpublished.map(|unpublished| count("ResultsUnpublished", unpublished));
+    let mut metrics = vec![
+        count("InstancesExamined", examined),
+        count("InstancesEnforced", enforced),
+        count("InstancesWouldEnforce", would_enforce),
+        count("InstancesExempt", exempt),
+        count("InstancesInUse", in_use),
+        count("InstancesFailed", failed),
+        count("InstancesRefused", measured.refused),
+        ("Duration", "Milliseconds", json!(measured.duration_ms)),
+        count("Ec2Calls", measured.ec2_calls),
+        count("Ec2Throttles", measured.ec2_throttles),
+    ];
+    metrics.extend(unpublished);
+    metrics
+}
+
+fn times(milliseconds: &[u64]) -> Metric {
+    ("TimeToEnforce", "Milliseconds", json!(milliseconds))
+}
+
+fn document(measured: &Measurements, metrics: Vec<Metric>) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Definition {
+        name: &'static str,
+        unit: &'static str,
+    }
+    let definitions: Vec<_> = metrics.iter().map(|(name, unit, _)| Definition { name, unit }).collect();
+    let mut document: Map<String, Value> = metrics.into_iter().map(|(name, _, value)| (name.to_owned(), value)).collect();
+    document.insert("FunctionName".to_owned(), measured.function_name.into());
+    document.insert("Mode".to_owned(), measured.mode.to_string().into());
+    let directive = json!({
+        "Namespace": NAMESPACE,
+        "Dimensions": [["FunctionName", "Mode"]],
+        "Metrics": definitions,
+    });
+    let metadata = json!({"Timestamp": measured.at.timestamp_millis(), "CloudWatchMetrics": [directive]});
+    document.insert("_aws".to_owned(), metadata);
+    Value::Object(document).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(time_to_enforce_ms: &[u64]) -> Vec<Value> {
+        let measured = Measurements {
+            function_name: "imds-enforcer",
+            mode: Mode::Enforce,
+            at: "2026-11-02T09:14:10Z".parse().unwrap(),
+            counts: Counts { examined: 3, enforced: 2, failed: 1, ..Counts::default() },
+            refused: 1,
+            time_to_enforce_ms,
+            duration_ms: 120,
+            ec2_calls: 4,
+            ec2_throttles: 1,
+            unpublished: None,
+        };
+        embedded(&measured).iter().map(|it| serde_json::from_str(it).unwrap()).collect()
+    }
+
+    /// The metrics that a document declares, each held to have its value or values.
+    fn declared(document: &Value) -> Vec<&str> {
+        let [directive] = &document["_aws"]["CloudWatchMetrics"].as_array().unwrap()[..] else { panic!("one directive") };
+        assert_eq!(directive["Namespace"], NAMESPACE);
+        assert_eq!(directive["Dimensions"], json!([["FunctionName", "Mode"]]));
+        let metrics = directive["Metrics"].as_array().unwrap().iter();
+        metrics
+            .map(|metric| {
+                let (name, unit) = (metric["Name"].as_str().unwrap(), metric["Unit"].as_str().unwrap());
+                assert!(matches!(unit, "Count" | "Milliseconds"));
+                match &document[name] {
+                    Value::Number(_) => {}
+                    Value::Array(values) => assert!((1..=100).contains(&values.len()) && values.iter().all(Value::is_u64)),
+                    other => panic!("{name} is {other}"),
+                }
+                name
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_document_is_in_the_embedded_metric_format() {
+        let [document] = &measured(&[3000, 4000])[..] else { panic!("one document") };
+        assert_eq!(document["_aws"]["Timestamp"], 1_793_610_850_000_u64);
+        assert_eq!((&document["FunctionName"], &document["Mode"]), (&json!("imds-enforcer"), &json!("enforce")));
+        assert_eq!(declared(document).len(), 11);
+        assert_eq!((&document["InstancesRefused"], &document["Ec2Calls"]), (&json!(1), &json!(4)));
+        assert_eq!(document["TimeToEnforce"], json!([3000, 4000]));
+    }
+
+    #[test]
+    fn without_an_enforcement_there_is_no_time_to_enforce() {
+        assert!(!declared(&measured(&[])[0]).contains(&"TimeToEnforce"));
+    }
+
+    #[test]
+    fn more_times_than_a_document_may_hold_take_further_documents_and_nothing_is_counted_twice() {
+        let documents = measured(&[5; 250]);
+        assert_eq!(documents.len(), 3);
+        let times: usize = documents.iter().map(|it| it["TimeToEnforce"].as_array().unwrap().len()).sum();
+        assert_eq!(times, 250);
+        assert!(documents[1..].iter().all(|it| declared(it) == ["TimeToEnforce"]));
+    }
+}
