@@ -62,7 +62,11 @@ pub(crate) fn require_by_image(image_id: &str, region: &str) -> String {
 
 /// Makes a version of the template that requires tokens, and makes it the default. All options of
 /// the instance are named, so that none falls back to EC2's default.
-pub(crate) fn require_by_template(template: &LaunchTemplate, options: &MetadataOptions, region: &str) -> Option<String> {
+pub(crate) fn require_by_template(
+    template: &LaunchTemplate,
+    options: &MetadataOptions,
+    region: &str,
+) -> Option<String> {
     let (option, name) = named(template)?;
     let source = template.version.as_deref().unwrap_or("$Default");
     let create = new_version(option, &quoted(name), &quoted(source), options, region);
@@ -83,10 +87,8 @@ fn new_version(option: &str, template: &str, source: &str, options: &MetadataOpt
 
 fn launch_data(options: &MetadataOptions) -> String {
     let limit = options.http_put_response_hop_limit.map(|limit| format!(",HttpPutResponseHopLimit={limit}"));
-    let others = [
-        ("HttpProtocolIpv6", &options.http_protocol_ipv6),
-        ("InstanceMetadataTags", &options.instance_metadata_tags),
-    ];
+    let others =
+        [("HttpProtocolIpv6", &options.http_protocol_ipv6), ("InstanceMetadataTags", &options.instance_metadata_tags)];
     let others = others.into_iter().filter_map(|(name, value)| Some(format!(",{name}={}", value.as_ref()?)));
     let others: String = limit.into_iter().chain(others).collect();
     format!("MetadataOptions={{HttpTokens=required,HttpEndpoint=enabled{others}}}")

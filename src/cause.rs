@@ -371,13 +371,9 @@ mod tests {
 
     fn instance(tags: &[(&str, &str)]) -> Instance {
         Instance {
-            id: ID.parse().unwrap(),
-            state: InstanceState::Running,
-            metadata_options: MetadataOptions::default(),
             tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-            managed_by: None,
             image_id: Some("ami-1".to_owned()),
-            launch_time: None,
+            ..Instance::new(ID.parse().unwrap(), InstanceState::Running, MetadataOptions::default())
         }
     }
 
@@ -409,7 +405,8 @@ mod tests {
     /// Kind, evidence, actor and commands, as the report spells them.
     fn told(tags: &[(&str, &str)], origin: Option<&Origin>) -> (Value, Value, Value, String) {
         let json = serde_json::to_value(cause(&instance(tags), origin, REGION)).unwrap();
-        let commands: Vec<_> = json["commands"].as_array().into_iter().flatten().map(|it| it.as_str().unwrap()).collect();
+        let commands: Vec<_> =
+            json["commands"].as_array().into_iter().flatten().map(|it| it.as_str().unwrap()).collect();
         (json["kind"].clone(), json["evidence"].clone(), json["actor"].clone(), commands.join("\n"))
     }
 
@@ -436,7 +433,11 @@ mod tests {
     fn tags_tell_what_an_instance_belongs_to_the_most_special_first() {
         let fleet = ("aws:ec2:fleet-id", "fleet-1");
         for (tags, kind, command) in [
-            (&[("elasticbeanstalk:environment-name", "shop"), GROUP][..], "elastic_beanstalk", "--environment-name shop"),
+            (
+                &[("elasticbeanstalk:environment-name", "shop"), GROUP][..],
+                "elastic_beanstalk",
+                "--environment-name shop",
+            ),
             (&[("AWSBatchServiceTag", "batch"), GROUP], "batch", ""),
             (&[("eks:nodegroup-name", "n"), ("eks:cluster-name", "c"), GROUP], "eks_node_group", "--nodegroup-name n"),
             (&[GROUP], "auto_scaling_group", "describe-auto-scaling-groups"),

@@ -90,8 +90,7 @@ const BEFORE_EVENT: TimeDelta = TimeDelta::minutes(5);
 const RESULTS_WAITING: usize = 1000;
 
 /// Of a container host whose tokens are, or would be, required.
-pub const HOP_LIMIT_WARNING: &str =
-    "tokens are required with a hop limit of 1, and this looks like a host of containers: workloads that ask through \
+pub const HOP_LIMIT_WARNING: &str = "tokens are required with a hop limit of 1, and this looks like a host of containers: workloads that ask through \
      a network of their own get no credentials; raise http_put_response_hop_limit to 2, or give them roles of their own";
 
 /// Waits for a new instance: 3.75 s in all, which EC2 rarely needs.
@@ -530,7 +529,8 @@ impl<E: Ec2> Enforcer<E> {
             let ids: Vec<_> = instances.iter().map(|instance| instance.id.clone()).collect();
             let asked = grace.metadata_use.calls_without_token(&ids, grace.days, (self.clock)());
             let answer = timeout_at(deadline.wait_until, asked).await;
-            let answer = answer.unwrap_or_else(|_| Err(deadline_exceeded("CloudWatch had not answered").into_failure()));
+            let answer =
+                answer.unwrap_or_else(|_| Err(deadline_exceeded("CloudWatch had not answered").into_failure()));
             findings.extend(instances.iter().cloned().map(|instance| match &answer {
                 Ok(calls) => match calls.get(&instance.id) {
                     Some(calls) => Finding::InUse(instance, *calls),
@@ -865,7 +865,8 @@ mod tests {
         let http_tokens = Some("optional".to_owned());
         let call = event::Call::ModifyInstanceMetadataOptions { http_tokens, http_endpoint: None };
         let origin = Arc::new(Origin { caller: event::Caller::default(), call });
-        let (state_change, change) = (event("running", "2026-11-02T09:14:07Z"), event("Modify", "2026-11-02T09:14:09Z"));
+        let (state_change, change) =
+            (event("running", "2026-11-02T09:14:07Z"), event("Modify", "2026-11-02T09:14:09Z"));
         for order in [[true, false], [false, true]] {
             let mut work = Work::default();
             for is_change in order {

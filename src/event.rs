@@ -853,10 +853,8 @@ mod tests {
             json!({"ModifyInstanceMetadataOptionsRequest": {"InstanceId": A, "HttpTokens": "optional"}}),
             json!({"instanceId": A, "httpTokens": "optional"}),
         ] {
-            let expected = Call::ModifyInstanceMetadataOptions {
-                http_tokens: Some("optional".to_owned()),
-                http_endpoint: None,
-            };
+            let expected =
+                Call::ModifyInstanceMetadataOptions { http_tokens: Some("optional".to_owned()), http_endpoint: None };
             assert_eq!(call("ModifyInstanceMetadataOptions", &request, &Value::Null), expected);
         }
     }

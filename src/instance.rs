@@ -193,15 +193,20 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// An instance of which nothing else is described.
+    #[must_use]
+    pub fn new(id: InstanceId, state: InstanceState, metadata_options: MetadataOptions) -> Self {
+        Self { id, state, metadata_options, tags: BTreeMap::new(), managed_by: None, image_id: None, launch_time: None }
+    }
+
     /// Whether it looks like a host of containers: tags of EKS, Kubernetes or ECS, or their service
     /// as its operator.
     #[must_use]
     pub fn hosts_containers(&self) -> bool {
         const PREFIXES: [&str; 6] =
             ["eks:", "aws:eks:", "kubernetes.io/cluster/", "k8s.io/", "karpenter.sh/", "aws:ecs:"];
-        let is_of_containers = |key: &String| {
-            key == "AmazonECSManaged" || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
-        };
+        let is_of_containers =
+            |key: &String| key == "AmazonECSManaged" || PREFIXES.iter().any(|prefix| key.starts_with(prefix));
         let is_service = |service: &String| service.starts_with("eks.") || service.starts_with("ecs.");
         self.tags.keys().any(is_of_containers) || self.managed_by.as_ref().is_some_and(is_service)
     }
@@ -253,14 +258,11 @@ mod tests {
 
     #[test]
     fn a_host_of_containers_is_known_by_tags_or_operator() {
+        let bare = Instance::new("i-1a2b3c4d".parse().unwrap(), InstanceState::Running, MetadataOptions::default());
         let instance = |tag: &str, managed_by: Option<&str>| Instance {
-            id: "i-1a2b3c4d".parse().unwrap(),
-            state: InstanceState::Running,
-            metadata_options: MetadataOptions::default(),
             tags: [(tag.to_owned(), "any".to_owned())].into(),
             managed_by: managed_by.map(str::to_owned),
-            image_id: None,
-            launch_time: None,
+            ..bare.clone()
         };
         for tag in ["eks:nodegroup-name", "kubernetes.io/cluster/blue", "karpenter.sh/nodepool", "AmazonECSManaged"] {
             assert!(instance(tag, None).hosts_containers(), "{tag}");

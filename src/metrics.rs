@@ -88,7 +88,8 @@ fn document(measured: &Measurements, metrics: Vec<Metric>) -> String {
         unit: &'static str,
     }
     let definitions: Vec<_> = metrics.iter().map(|(name, unit, _)| Definition { name, unit }).collect();
-    let mut document: Map<String, Value> = metrics.into_iter().map(|(name, _, value)| (name.to_owned(), value)).collect();
+    let mut document: Map<String, Value> =
+        metrics.into_iter().map(|(name, _, value)| (name.to_owned(), value)).collect();
     document.insert("FunctionName".to_owned(), measured.function_name.into());
     document.insert("Mode".to_owned(), measured.mode.to_string().into());
     let directive = json!({
@@ -123,7 +124,9 @@ mod tests {
 
     /// The metrics that a document declares, each held to have its value or values.
     fn declared(document: &Value) -> Vec<&str> {
-        let [directive] = &document["_aws"]["CloudWatchMetrics"].as_array().unwrap()[..] else { panic!("one directive") };
+        let [directive] = &document["_aws"]["CloudWatchMetrics"].as_array().unwrap()[..] else {
+            panic!("one directive")
+        };
         assert_eq!(directive["Namespace"], NAMESPACE);
         assert_eq!(directive["Dimensions"], json!([["FunctionName", "Mode"]]));
         let metrics = directive["Metrics"].as_array().unwrap().iter();
@@ -133,7 +136,9 @@ mod tests {
                 assert!(matches!(unit, "Count" | "Milliseconds"));
                 match &document[name] {
                     Value::Number(_) => {}
-                    Value::Array(values) => assert!((1..=100).contains(&values.len()) && values.iter().all(Value::is_u64)),
+                    Value::Array(values) => {
+                        assert!((1..=100).contains(&values.len()) && values.iter().all(Value::is_u64))
+                    }
                     other => panic!("{name} is {other}"),
                 }
                 name

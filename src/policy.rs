@@ -42,25 +42,16 @@ pub fn decide(instance: &Instance, exempt: bool) -> Decision {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::instance::MetadataOptions;
 
     fn instance(state: &str, http_endpoint: Option<&str>, http_tokens: Option<&str>) -> Instance {
-        Instance {
-            id: "i-0123456789abcdef0".parse().unwrap(),
-            state: state.into(),
-            metadata_options: MetadataOptions {
-                http_endpoint: http_endpoint.map(Into::into),
-                http_tokens: http_tokens.map(Into::into),
-                ..MetadataOptions::default()
-            },
-            tags: BTreeMap::new(),
-            managed_by: None,
-            image_id: None,
-            launch_time: None,
-        }
+        let metadata_options = MetadataOptions {
+            http_endpoint: http_endpoint.map(Into::into),
+            http_tokens: http_tokens.map(Into::into),
+            ..MetadataOptions::default()
+        };
+        Instance::new("i-0123456789abcdef0".parse().unwrap(), state.into(), metadata_options)
     }
 
     /// The decision table of the README, written out as the order of its rows.

@@ -124,7 +124,9 @@ mod tests {
         Fails,
         Hangs,
         /// Takes none but the first, and says whether sending again can help.
-        TakesOne { retryable: bool },
+        TakesOne {
+            retryable: bool,
+        },
     }
 
     fn failure(retryable: bool) -> Failure {

@@ -55,12 +55,7 @@ struct Summary {
 
 /// The event that tells of `instance`, which `event` led to, if it is one that is told of.
 #[must_use]
-pub fn result_event(
-    instance: &InstanceReport,
-    event: &EventSummary,
-    mode: Mode,
-    region: &str,
-) -> Option<ResultEvent> {
+pub fn result_event(instance: &InstanceReport, event: &EventSummary, mode: Mode, region: &str) -> Option<ResultEvent> {
     let detail_type = detail_type(&instance.outcome)?;
     let summary = summary(instance, region);
     let detail = Detail { schema_version: SCHEMA_VERSION, mode, region, event, instance, summary };
@@ -74,10 +69,7 @@ fn detail_type(outcome: &Outcome) -> Option<&'static str> {
         Outcome::Exempt { .. } => Some("IMDS Exemption Used"),
         Outcome::InUse { .. } => Some("IMDS Instance In Use"),
         Outcome::Failed { .. } => Some("IMDS Enforcement Failed"),
-        Outcome::Compliant { .. }
-        | Outcome::EndpointDisabled { .. }
-        | Outcome::Gone { .. }
-        | Outcome::NotFound => None,
+        Outcome::Compliant { .. } | Outcome::EndpointDisabled { .. } | Outcome::Gone { .. } | Outcome::NotFound => None,
     }
 }
 
@@ -89,7 +81,10 @@ fn summary(instance: &InstanceReport, region: &str) -> Summary {
         who: cause.map_or_else(unknown, |it| format!("{} from {}", it.actor, it.source_address)),
         r#where: format!("{} in {region}", instance.instance_id),
         cause: cause.map_or_else(unknown, ToString::to_string),
-        command: cause.map(|it| it.commands.join("; ")).filter(|it| !it.is_empty()).unwrap_or_else(|| "none".to_owned()),
+        command: cause
+            .map(|it| it.commands.join("; "))
+            .filter(|it| !it.is_empty())
+            .unwrap_or_else(|| "none".to_owned()),
     }
 }
 
@@ -105,9 +100,8 @@ fn what(instance: &InstanceReport) -> String {
             "session tokens are not required: {calls_without_token} calls without one in {in_days} days would have failed"
         ),
         Outcome::Failed { error, .. } => format!("requiring session tokens failed: {error}"),
-        Outcome::Compliant { .. }
-        | Outcome::EndpointDisabled { .. }
-        | Outcome::Gone { .. }
-        | Outcome::NotFound => String::new(),
+        Outcome::Compliant { .. } | Outcome::EndpointDisabled { .. } | Outcome::Gone { .. } | Outcome::NotFound => {
+            String::new()
+        }
     }
 }

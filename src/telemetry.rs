@@ -228,14 +228,11 @@ mod tests {
     fn long_cause() -> Cause {
         let long = "a \"long\" name ".repeat(20);
         let keys = ["aws:autoscaling:groupName", "aws:ec2launchtemplate:id", "aws:ec2launchtemplate:version"];
+        let id = "i-1a2b3c4d".parse().unwrap();
         let instance = Instance {
-            id: "i-1a2b3c4d".parse().unwrap(),
-            state: InstanceState::Running,
-            metadata_options: MetadataOptions::default(),
             tags: keys.into_iter().map(|key| (key.to_owned(), long.clone())).collect(),
-            managed_by: None,
             image_id: Some("ami-0123456789abcdef0".to_owned()),
-            launch_time: None,
+            ..Instance::new(id, InstanceState::Running, MetadataOptions::default())
         };
         cause(&instance, None, "ap-southeast-5")
     }

@@ -51,6 +51,10 @@ impl Ec2 for FakeEc2 {
         options.http_endpoint = Some(HttpEndpoint::Enabled);
         Ok(options.clone())
     }
+
+    fn requests(&self) -> usize {
+        self.writes.lock().unwrap().len()
+    }
 }
 
 impl FakeEc2 {

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use aws_config::ConfigLoader;
 use aws_sdk_ec2::config::{Credentials, Region};
+use chrono::{DateTime, Utc};
 use imds_enforcer::config::Mode;
 use imds_enforcer::ec2::SdkEc2;
 use imds_enforcer::enforce::{Answer, Enforcer, InvocationError};
+use imds_enforcer::exemption::Exemptions;
 use imds_enforcer::http::{Roots, sdk_config_loader};
 use imds_enforcer::report::Report;
 use local_ec2::LocalEc2;
@@ -57,12 +59,19 @@ pub(crate) fn sdk_config() -> ConfigLoader {
     sdk_config_loader(Roots::Environment).region(Region::new(REGION)).credentials_provider(credentials)
 }
 
-/// The function on a local EC2, in enforce mode, waiting little for instances to become visible.
+/// The function on a local EC2, in enforce mode, with the exemption tag of the samples, waiting
+/// little for instances to become visible.
 pub(crate) async fn enforcer(ec2: &LocalEc2) -> Enforcer<SdkEc2> {
     let config = sdk_config().endpoint_url(ec2.endpoint()).load().await;
-    let mut enforcer = Enforcer::new(SdkEc2::new(&config), REGION.to_owned(), Mode::Enforce);
+    let mut enforcer = Enforcer::new(SdkEc2::new(&config), REGION.to_owned(), Mode::Enforce, clock);
     enforcer.waits = vec![Duration::from_millis(20); 4];
+    enforcer.options.exemptions = Some(Exemptions { tag: "imds-exemption".to_owned(), max_days: 90 });
     enforcer
+}
+
+/// Three seconds after the events of all samples.
+pub(crate) fn clock() -> DateTime<Utc> {
+    "2026-11-02T09:14:10Z".parse().unwrap()
 }
 
 /// Handles an event with a minute left.

@@ -9,7 +9,7 @@ use crate::harness::*;
 
 /// Handles a payload on an EC2 that knows nothing, and answers the error type, if there is one.
 async fn error_type(payload: &str) -> Option<&'static str> {
-    let mut enforcer = Enforcer::new(FakeEc2::default(), REGION.to_owned(), Mode::Enforce);
+    let mut enforcer = Enforcer::new(FakeEc2::default(), REGION.to_owned(), Mode::Enforce, clock);
     enforcer.waits.clear();
     let result = enforcer.handle(payload, in_a_minute()).await;
     if let Ok(Answer::Report(report)) = &result {

@@ -16,7 +16,7 @@ use local_ec2::exchange::{Reply, reply};
 use local_ec2::model::{Instance, Model};
 use tokio::time::Instant;
 
-use crate::harness::{MODIFY, REGION, sdk_config};
+use crate::harness::{MODIFY, REGION, clock, sdk_config};
 
 /// What EC2 takes to answer, about.
 const LATENCY: Duration = Duration::from_millis(150);
@@ -47,7 +47,7 @@ impl InProcess {
             .http_client(http_client_fn(move |_, _| connector.clone()))
             .load()
             .await;
-        Enforcer::new(SdkEc2::new(&config), REGION.to_owned(), Mode::Enforce)
+        Enforcer::new(SdkEc2::new(&config), REGION.to_owned(), Mode::Enforce, clock)
     }
 
     /// How many calls of an action there were, and how many of these EC2 throttled.

@@ -146,15 +146,24 @@ fn its_log_has_one_line_per_boundary_and_no_event_body() {
     function.invoke(&sample("RunInstances/one"));
     function.invoke(&sample("RunInstances/one-malformed-id"));
     function.invoke(&sample("Other/no-event"));
-    let messages: Vec<_> = function.lines().iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect();
+    let lines = function.lines();
+    let (metrics, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line["_aws"].is_object());
+    let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect();
     assert_eq!(
         messages,
         ["ready", "tokens required", "done", "tokens required", "incomplete", "event refused"],
         "{}",
         function.log()
     );
+    assert_eq!(metrics.len(), 2, "a document for each event that was looked after");
+    for document in metrics {
+        assert_eq!(document["_aws"]["CloudWatchMetrics"][0]["Namespace"], "ImdsEnforcer");
+        assert_eq!((&document["InstancesEnforced"], &document["Mode"]), (&1.into(), &"enforce".into()));
+        assert_eq!((&document["Ec2Calls"], &document["Ec2Throttles"]), (&2.into(), &0.into()));
+        assert!(document["TimeToEnforce"][0].as_u64().unwrap() > 1000 && document["Duration"].is_u64());
+        assert!(document["FunctionName"].is_string());
+    }
 
-    let lines = function.lines();
     assert_eq!(lines[1]["instance_id"], "i-0a100000000000001");
     assert_eq!(lines[2]["enforced"], 1);
     assert!(lines[2]["span"]["requestId"].is_string());
@@ -261,7 +270,10 @@ fn bad_configuration_keeps_it_from_starting() {
     for (variable, value, allowed) in [
         ("IMDS_MODE", "loud", "enforce, observe"),
         ("IMDS_LOG", "loud", "error, warn, info"),
-        ("IMDS_EXEMPTION_TAG", "imds", "does not support"),
+        ("IMDS_EXEMPTION_TAG", "aws:imds", "does not begin with aws:"),
+        ("IMDS_EXEMPTION_MAX_DAYS", "366", "from 1 to 365"),
+        ("IMDS_RESULT_BUS", "my bus", "the name or the ARN"),
+        ("IMDS_SWEEP_GRACE_DAYS", "-1", "from 0 to 90"),
     ] {
         let output = run_binary(&[api, ("AWS_REGION", REGION), (variable, value)]);
         assert!(!output.status.success());

@@ -18,7 +18,7 @@ use crate::samples::names;
 
 /// Handles an event on an EC2 in memory, with a minute left and no wait.
 fn handle(ec2: FakeEc2, mode: Mode, json: &str) -> (Result<Answer, InvocationError>, FakeEc2) {
-    let mut enforcer = Enforcer::new(ec2, REGION.to_owned(), mode);
+    let mut enforcer = Enforcer::new(ec2, REGION.to_owned(), mode, clock);
     enforcer.waits.clear();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let result = runtime.block_on(async { enforcer.handle(json, in_a_minute()).await });
@@ -107,14 +107,7 @@ fn any_instances() -> impl Strategy<Value = BTreeMap<InstanceId, Instance>> {
                     http_protocol_ipv6: ipv6.map(Into::into),
                     instance_metadata_tags: tags.map(Into::into),
                 };
-                let instance = Instance {
-                    id: id.clone(),
-                    state: state.into(),
-                    metadata_options,
-                    tags: BTreeMap::new(),
-                    managed_by: None,
-                };
-                (id, instance)
+                (id.clone(), Instance::new(id, state.into(), metadata_options))
             });
         instances.collect()
     })
@@ -204,8 +197,7 @@ proptest! {
         let instances = refused.iter().enumerate().map(|(n, _)| {
             let id: InstanceId = id(n).parse().unwrap();
             let metadata_options = MetadataOptions { http_tokens: Some(HttpTokens::Optional), ..MetadataOptions::default() };
-            let state = InstanceState::Running;
-            (id.clone(), Instance { id, state, metadata_options, tags: BTreeMap::new(), managed_by: None })
+            (id.clone(), Instance::new(id, InstanceState::Running, metadata_options))
         });
         let instances: BTreeMap<_, _> = instances.collect();
         let event = run_instances(instances.keys().map(ToString::to_string));

@@ -141,7 +141,8 @@ async fn a_sweep_lists_no_more_than_a_report_has_room_for_and_logs_the_rest() {
     let mut ids = Vec::new();
     for line in log_lines() {
         assert!(line.to_string().len() < 256 * 1024);
-        let part: Value = serde_json::from_str(line["report"].as_str().unwrap()).unwrap();
+        let Some(part) = line["report"].as_str() else { continue };
+        let part: Value = serde_json::from_str(part).unwrap();
         ids.extend(
             part["instances"].as_array().unwrap().iter().map(|it| it["instance_id"].as_str().unwrap().to_owned()),
         );

@@ -1,0 +1,273 @@
+//! Results on a bus: what the real SDK sends of every sample, taken by a consumer that knows the
+//! schema alone; and that no bus ever undoes or hides an enforcement.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_sdk_ec2::config::http::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use imds_enforcer::config::Mode;
+use imds_enforcer::eventbridge::SdkEventBridge;
+use local_ec2::LocalEc2;
+use local_ec2::model::Instance;
+use serde_json::{Value, json};
+
+use crate::harness::*;
+use crate::samples::names;
+use crate::stand_in::python;
+
+/// EventBridge without sockets: keeps what it takes, and does to each call what it is told.
+#[derive(Debug, Clone, Default)]
+struct Bus {
+    taken: Arc<Mutex<Vec<Value>>>,
+    calls: Arc<Mutex<Vec<usize>>>,
+    fault: Option<BusFault>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum BusFault {
+    Denies,
+    Hangs,
+    Drops,
+    /// Takes every other entry, whenever it is asked.
+    TakesHalf(&'static str),
+}
+
+impl Bus {
+    fn put(&self, body: &Value) -> (u16, Value) {
+        let entries = body["Entries"].as_array().unwrap();
+        assert!((1..=10).contains(&entries.len()) && body.to_string().len() < 256 * 1024);
+        self.calls.lock().unwrap().push(entries.len());
+        let mut answers = Vec::new();
+        for (n, entry) in entries.iter().enumerate() {
+            match self.fault {
+                Some(BusFault::Denies) => {
+                    return (400, json!({"__type": "AccessDeniedException", "message": "not allowed"}));
+                }
+                Some(BusFault::TakesHalf(code)) if n % 2 == 1 => {
+                    answers.push(json!({"ErrorCode": code, "ErrorMessage": "no"}));
+                }
+                Some(BusFault::TakesHalf(_) | BusFault::Hangs | BusFault::Drops) | None => {
+                    answers.push(json!({"EventId": n.to_string()}));
+                    self.taken.lock().unwrap().push(entry.clone());
+                }
+            }
+        }
+        let failed = answers.iter().filter(|it| it.get("ErrorCode").is_some()).count();
+        (200, json!({"FailedEntryCount": failed, "Entries": answers}))
+    }
+
+    async fn sdk(&self) -> SdkEventBridge {
+        let connector = SharedHttpConnector::new(self.clone());
+        let config = sdk_config().http_client(http_client_fn(move |_, _| connector.clone())).load().await;
+        SdkEventBridge::new(&config, "security".to_owned())
+    }
+
+    fn taken(&self) -> Vec<Value> {
+        self.taken.lock().unwrap().clone()
+    }
+}
+
+impl HttpConnector for Bus {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        assert_eq!(request.headers().get("x-amz-target"), Some("AWSEvents.PutEvents"));
+        if let Some(BusFault::Drops) = self.fault {
+            return HttpConnectorFuture::ready(Err(ConnectorError::io("connection closed".into())));
+        }
+        if let Some(BusFault::Hangs) = self.fault {
+            return HttpConnectorFuture::new(std::future::pending());
+        }
+        let (status, body) = self.put(&serde_json::from_slice(request.body().bytes().unwrap()).unwrap());
+        let body = SdkBody::from(body.to_string());
+        HttpConnectorFuture::ready(Ok(HttpResponse::new(status.try_into().unwrap(), body)))
+    }
+}
+
+/// What becomes of an event, with this bus and in this mode.
+async fn handled(ec2: &LocalEc2, event: &str, mode: Mode, bus: &Bus) -> imds_enforcer::report::Report {
+    let mut enforcer = enforcer(ec2).await;
+    enforcer.mode = mode;
+    enforcer.options.result_bus = Some(Box::new(bus.sdk().await));
+    report_of(enforcer.handle(event, in_a_minute()).await)
+}
+
+/// The report, or an empty one of an event that is refused.
+fn report_of(
+    result: Result<imds_enforcer::enforce::Answer, imds_enforcer::enforce::InvocationError>,
+) -> imds_enforcer::report::Report {
+    match result {
+        Err(imds_enforcer::enforce::InvocationError::Event(_)) => imds_enforcer::report::Report::of_ignored(
+            Mode::Enforce,
+            imds_enforcer::event::EventSummary::default(),
+            "refused".to_owned(),
+        ),
+        other => report(other),
+    }
+}
+
+/// Hands entries to a script as standard input, and answers whether it took them and what it said.
+fn told(script: &str, entries: &[Value]) -> (bool, String) {
+    let mut child = Command::new(python())
+        .arg(root().join("tests/it").join(script))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(json!(entries).to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat();
+    (output.status.success(), text)
+}
+
+/// One instance for each thing that an instance can belong to.
+fn of_every_origin() -> Vec<Instance> {
+    let template = [("aws:ec2launchtemplate:id", "lt-0abcdef1234567890"), ("aws:ec2launchtemplate:version", "7")];
+    let origins: [&[(&str, &str)]; 7] = [
+        &[("elasticbeanstalk:environment-name", "shop")],
+        &[("AWSBatchServiceTag", "batch")],
+        &[("eks:nodegroup-name", "workers"), ("eks:cluster-name", "blue")],
+        &[("aws:autoscaling:groupName", "web blue")],
+        &[("aws:ec2:fleet-id", "fleet-1")],
+        &[("aws:ec2spot:fleet-request-id", "sfr-1")],
+        &[("Name", "nobody's")],
+    ];
+    let instance = |(n, tags): (usize, Vec<(&str, &str)>)| {
+        let mut instance = Instance::new(&id(n));
+        instance.tags = tags.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        instance
+    };
+    let with_template = origins.iter().map(|tags| [*tags, &template].concat());
+    let without = origins.iter().map(|tags| tags.to_vec());
+    let mut instances: Vec<_> = with_template.chain(without).enumerate().map(instance).collect();
+    instances[0].managed_by = Some("eks.amazonaws.com".to_owned());
+    instances
+}
+
+/// What a bus gets of every sample in both modes, of a sweep with every origin, and of refusals.
+async fn all_results() -> Vec<Value> {
+    let bus = Bus::default();
+    let mut expected = 0;
+    for mode in [Mode::Enforce, Mode::Observe] {
+        for name in names() {
+            let report = handled(&local_ec2(fleet()), &sample(&name), mode, &bus).await;
+            let counts = report.counts;
+            expected += counts.enforced + counts.would_enforce + counts.exempt + counts.in_use + counts.failed;
+        }
+    }
+    assert_eq!(bus.taken().len(), expected, "one event for each instance that is told of");
+    let ec2 = local_ec2(of_every_origin());
+    ec2.model().deny(MODIFY, Some(&id(3)));
+    drop(handled(&ec2, &sample("ScheduledEvent/rule"), Mode::Enforce, &bus).await);
+    bus.taken()
+}
+
+#[tokio::test]
+async fn a_consumer_that_knows_the_schema_takes_every_result() {
+    let results = all_results().await;
+    let (took, told) = told("consumer.py", &results);
+    assert!(took, "{told}");
+    let counts: BTreeMap<String, usize> = serde_json::from_str(&told).unwrap();
+    assert_eq!(counts.values().sum::<usize>(), results.len());
+    assert_eq!(counts.len(), 4, "of each but what CloudWatch says is in use: {told}");
+    assert!(results.iter().all(|it| it["EventBusName"] == "security"));
+}
+
+#[tokio::test]
+async fn a_consumer_refuses_another_version_and_what_the_schema_does_not_say() {
+    let bus = Bus::default();
+    drop(handled(&local_ec2(violators(1)), &run_instances([id(0)]), Mode::Enforce, &bus).await);
+    let [result] = &bus.taken()[..] else { panic!("one result") };
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut detail: Value = serde_json::from_str(result["Detail"].as_str().unwrap()).unwrap();
+        change(&mut detail);
+        let mut result = result.clone();
+        result["Detail"] = detail.to_string().into();
+        told("consumer.py", &[result])
+    };
+    assert!(changed(&|_| {}).0);
+    for (why, change) in [
+        (
+            "schema_version '2' is not known",
+            &(|it: &mut Value| it["schema_version"] = "2".into()) as &dyn Fn(&mut Value),
+        ),
+        ("schema_version None is not known", &|it| drop(it.as_object_mut().unwrap().remove("schema_version"))),
+        ("'colour' was unexpected", &|it| it["colour"] = "red".into()),
+        ("'undo' is a required property", &|it| drop(it.as_object_mut().unwrap().remove("undo"))),
+        ("tells of an instance that is failed", &|it| it["outcome"] = "failed".into()),
+        ("is not one of", &|it| it["cause"]["kind"] = "guess".into()),
+    ] {
+        let (took, told) = changed(change);
+        assert!(!took && told.contains(why), "{why}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn every_command_that_is_suggested_fits_the_apis_of_aws() {
+    let (fits, told) = told("commands.py", &all_results().await);
+    assert!(fits, "{told}");
+    let checked: BTreeMap<String, usize> = serde_json::from_str(&told).unwrap();
+    for action in [
+        "ec2 modify-instance-metadata-options",
+        "ec2 modify-instance-metadata-defaults",
+        "ec2 modify-image-attribute",
+        "ec2 create-launch-template-version",
+        "ec2 modify-launch-template",
+        "autoscaling update-auto-scaling-group",
+        "autoscaling describe-auto-scaling-groups",
+        "eks describe-nodegroup",
+        "eks update-nodegroup-version",
+        "elasticbeanstalk update-environment",
+    ] {
+        assert!(checked.contains_key(action), "{action} was not among {told}");
+    }
+}
+
+#[tokio::test]
+async fn twenty_three_results_take_three_calls() {
+    let bus = Bus::default();
+    let ec2 = local_ec2(violators(23));
+    let report = handled(&ec2, &run_instances((0..23).map(id)), Mode::Enforce, &bus).await;
+    let results = report.results.unwrap();
+    assert_eq!((results.published, results.unpublished), (23, 0));
+    assert_eq!(*bus.calls.lock().unwrap(), [10, 10, 3]);
+}
+
+#[tokio::test]
+async fn no_bus_undoes_or_hides_an_enforcement() {
+    for (fault, code, published) in [
+        (BusFault::Denies, "AccessDeniedException", 0),
+        (BusFault::Drops, "DispatchFailure", 0),
+        (BusFault::TakesHalf("InvalidAccountIdException"), "InvalidAccountIdException", 2),
+        (BusFault::TakesHalf("ThrottlingException"), "", 3),
+    ] {
+        let bus = Bus { fault: Some(fault), ..Bus::default() };
+        let ec2 = local_ec2(violators(3));
+        let mut enforcer = enforcer(&ec2).await;
+        enforcer.options.result_bus = Some(Box::new(bus.sdk().await));
+        let answer = enforcer.handle(&run_instances((0..3).map(id)), in_a_minute()).await;
+        assert!(answer.is_ok(), "{fault:?}");
+        let report = report(answer);
+        assert_eq!((report.counts.enforced, count(&ec2, MODIFY)), (3, 3), "{fault:?}");
+        let results = report.results.clone().unwrap();
+        assert_eq!((results.published, results.unpublished), (published, 3 - published), "{fault:?}");
+        assert_eq!(results.error.map_or_else(String::new, |error| error.code), code);
+    }
+}
+
+#[tokio::test]
+async fn a_bus_that_hangs_does_not_keep_the_answer() {
+    let bus = Bus { fault: Some(BusFault::Hangs), ..Bus::default() };
+    let ec2 = local_ec2(violators(3));
+    let mut enforcer = enforcer(&ec2).await;
+    enforcer.options.result_bus = Some(Box::new(bus.sdk().await));
+    let end = tokio::time::Instant::now() + Duration::from_secs(2);
+    let report = report(enforcer.handle(&run_instances((0..3).map(id)), end).await);
+    assert!(tokio::time::Instant::now() < end);
+    assert_eq!((report.counts.enforced, report.results.unwrap().unpublished), (3, 3));
+}
