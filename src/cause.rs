@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::aws_command;
 use crate::event::{Call, Caller, LaunchTemplate, Origin};
@@ -42,8 +42,7 @@ pub struct Cause {
 }
 
 /// What is to be mended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Somebody changed the instance after its launch.
     Modification,
@@ -72,23 +71,50 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// In words.
+    /// The word that the report has for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Modification => "a later change of the instance",
-            Self::LaunchCall => "the launch asked for optional tokens",
-            Self::ElasticBeanstalk => "an Elastic Beanstalk environment",
-            Self::Batch => "AWS Batch",
-            Self::EksNodeGroup => "an EKS node group",
-            Self::AutoScalingGroup => "an Auto Scaling group",
-            Self::Ec2Fleet => "an EC2 Fleet",
-            Self::Spot => "a Spot request",
-            Self::Service => "another service",
-            Self::LaunchTemplate => "a launch template",
-            Self::Defaults => "the account's default and the image",
+            Self::Modification => "modification",
+            Self::LaunchCall => "launch_call",
+            Self::ElasticBeanstalk => "elastic_beanstalk",
+            Self::Batch => "batch",
+            Self::EksNodeGroup => "eks_node_group",
+            Self::AutoScalingGroup => "auto_scaling_group",
+            Self::Ec2Fleet => "ec2_fleet",
+            Self::Spot => "spot",
+            Self::Service => "service",
+            Self::LaunchTemplate => "launch_template",
+            Self::Defaults => "defaults",
             Self::Unknown => "unknown",
         }
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl Cause {
+    /// The name or id of what is to be mended, if it has one.
+    #[must_use]
+    pub fn belongs_to(&self) -> Option<&str> {
+        let it = &self.origins;
+        let template = it.launch_template.as_ref().and_then(|it| it.id.as_ref().or(it.name.as_ref()));
+        let name = match self.kind {
+            Kind::ElasticBeanstalk => it.beanstalk_environment.as_ref(),
+            Kind::EksNodeGroup => it.eks_node_group.as_ref(),
+            Kind::AutoScalingGroup => it.auto_scaling_group.as_ref(),
+            Kind::Ec2Fleet => it.fleet.as_ref(),
+            Kind::Spot => it.spot_fleet.as_ref(),
+            Kind::Service => it.operator.as_ref().or(self.service.as_ref()),
+            Kind::LaunchTemplate => template,
+            Kind::Defaults => it.image_id.as_ref(),
+            Kind::Modification | Kind::LaunchCall | Kind::Batch | Kind::Unknown => None,
+        };
+        name.map(String::as_str)
     }
 }
 
@@ -106,7 +132,7 @@ impl fmt::Display for Cause {
             operator,
             image_id,
         } = &self.origins;
-        write!(f, "{}", self.kind.as_str())?;
+        f.write_str(self.kind.as_str())?;
         let template = launch_template.as_ref().map(ToString::to_string);
         for (name, value) in [
             ("launch template", template.as_ref()),
@@ -417,6 +443,7 @@ mod tests {
         assert_eq!((cause.kind, cause.evidence), (Kind::LaunchCall, Evidence::Event));
         assert_eq!((cause.role.as_deref(), cause.session.as_deref()), (Some("ci-deployer"), Some("pipeline-481")));
         assert_eq!(cause.source_address, "198.51.100.7");
+        assert_eq!(cause.belongs_to(), None);
         assert!(cause.mend.contains("--metadata-options HttpTokens=required"));
     }
 
@@ -448,6 +475,9 @@ mod tests {
             let (told, evidence, actor, commands) = told(tags, None);
             assert_eq!((told, evidence, actor), (json!(kind), json!("description"), json!("unknown")));
             assert!(commands.contains(command), "{kind}: {commands}");
+        }
+        for (tags, name) in [(GROUP, "web-blue"), (fleet, "fleet-1"), (TEMPLATE, "lt-1")] {
+            assert_eq!(cause(&instance(&[tags]), None, REGION).belongs_to(), Some(name));
         }
     }
 

@@ -595,30 +595,31 @@ impl<E: Ec2> Enforcer<E> {
 
     /// What becomes of one finding.
     async fn conclude(&self, finding: Finding, work: &Work, deadline: Deadline) -> (InstanceId, InstanceReport) {
-        match finding {
+        let (id, (outcome, details)) = match finding {
             Finding::Described(instance) => (instance.id.clone(), self.act(instance, work, deadline).await),
             Finding::InUse(instance, calls_without_token) => {
                 let details = self.details(&instance, self.judge(&instance), work);
                 let in_days = self.options.grace.as_ref().map_or(0, |grace| grace.days);
                 let before = instance.metadata_options;
-                let outcome = Outcome::InUse { before, calls_without_token, in_days };
-                (instance.id.clone(), InstanceReport { details, ..InstanceReport::new(instance.id.as_str(), outcome) })
+                (instance.id, (Outcome::InUse { before, calls_without_token, in_days }, details))
             }
             Finding::Unjudged(instance, error) => {
                 let details = self.details(&instance, self.judge(&instance), work);
-                let outcome = Outcome::Failed { before: Some(instance.metadata_options), error };
-                (instance.id.clone(), InstanceReport { details, ..InstanceReport::new(instance.id.as_str(), outcome) })
+                (instance.id, (Outcome::Failed { before: Some(instance.metadata_options), error }, details))
             }
             Finding::Unknown(id) => {
-                let instance = InstanceReport::new(id.as_str(), not_found(&id, work, None));
-                telemetry::log_write(&instance);
-                (id, instance)
+                let outcome = not_found(&id, work, None);
+                (id, (outcome, Details::default()))
             }
+            // The look-up failed, not the instance: the report is enough.
             Finding::Failed(id, error) => {
-                let instance = InstanceReport::new(id.as_str(), Outcome::Failed { before: None, error });
-                (id, instance)
+                let outcome = Outcome::Failed { before: None, error };
+                return (id.clone(), InstanceReport::new(id.as_str(), outcome));
             }
-        }
+        };
+        let instance = InstanceReport { instance_id: id.to_string(), outcome, details };
+        telemetry::log_instance(&instance);
+        (id, instance)
     }
 
     /// What is decided about a described instance, and what its exemption tag says.
@@ -630,11 +631,10 @@ impl<E: Ec2> Enforcer<E> {
     }
 
     /// Does what is decided about a described instance. Observing and enforcing differ in the write.
-    async fn act(&self, instance: Instance, work: &Work, deadline: Deadline) -> InstanceReport {
+    async fn act(&self, instance: Instance, work: &Work, deadline: Deadline) -> (Outcome, Details) {
         let judged = self.judge(&instance);
         let decision = judged.0;
         let details = self.details(&instance, judged, work);
-        let id = instance.id.to_string();
         let before = instance.metadata_options.clone();
         let outcome = match decision {
             Decision::Gone => Outcome::Gone { before },
@@ -646,7 +646,7 @@ impl<E: Ec2> Enforcer<E> {
                 Mode::Enforce => return self.enforce(instance, details, work, deadline).await,
             },
         };
-        InstanceReport { instance_id: id, outcome, details }
+        (outcome, details)
     }
 
     /// What is to be said of a described instance before anything is done to it.
@@ -671,21 +671,23 @@ impl<E: Ec2> Enforcer<E> {
         }
     }
 
-    async fn enforce(&self, instance: Instance, details: Details, work: &Work, deadline: Deadline) -> InstanceReport {
-        let id = instance.id.clone();
+    /// Requires tokens, and says how long that took and how it is undone.
+    async fn enforce(
+        &self,
+        instance: Instance,
+        details: Details,
+        work: &Work,
+        deadline: Deadline,
+    ) -> (Outcome, Details) {
         let since = work.since(&instance);
-        let undo = aws_command::undo(&id, &instance.metadata_options, &self.region);
+        let undo = aws_command::undo(&instance.id, &instance.metadata_options, &self.region);
         let outcome = self.require_tokens(instance, work, deadline).await;
-        let is_enforced = matches!(outcome, Outcome::Enforced { .. });
-        let taken = || since.map(|since| (self.clock)().signed_duration_since(since).num_milliseconds());
-        let details = Details {
-            time_to_enforce_ms: is_enforced.then(taken).flatten().map(|ms| u64::try_from(ms).unwrap_or_default()),
-            undo: is_enforced.then_some(undo),
-            ..details
-        };
-        let instance = InstanceReport { instance_id: id.to_string(), outcome, details };
-        telemetry::log_write(&instance);
-        instance
+        if !matches!(outcome, Outcome::Enforced { .. }) {
+            return (outcome, details);
+        }
+        let taken = since.map(|since| (self.clock)().signed_duration_since(since).num_milliseconds());
+        let time_to_enforce_ms = taken.map(|milliseconds| u64::try_from(milliseconds).unwrap_or_default());
+        (outcome, Details { time_to_enforce_ms, undo: Some(undo), ..details })
     }
 
     async fn require_tokens(&self, instance: Instance, work: &Work, deadline: Deadline) -> Outcome {

@@ -12,8 +12,10 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use crate::cause::Cause;
 use crate::config::Config;
 use crate::event::EventError;
+use crate::exemption::Exemption;
 use crate::instance::{HttpTokens, MetadataOptionsState};
 use crate::metrics::{Measurements, embedded};
 use crate::report::{Counts, InstanceReport, MessageReport, Outcome, Published, Report};
@@ -42,41 +44,56 @@ pub(crate) fn log_metrics(measured: &Measurements) {
     }
 }
 
-/// After a call of `ModifyInstanceMetadataOptions`: what became of it.
-pub(crate) fn log_write(instance: &InstanceReport) {
+/// Of an instance that was to be looked after: what became of it, unless there was nothing to do.
+pub(crate) fn log_instance(instance: &InstanceReport) {
     let InstanceReport { instance_id: id, outcome, details } = instance;
     let cause = details.cause.as_deref();
+    macro_rules! log {
+        ($level:ident, $outcome:literal, $message:literal $(, $($fields:tt)+)?) => {
+            $level!(
+                instance_id = %id,
+                outcome = $outcome,
+                cause = cause.map(|it| it.kind.as_str()),
+                belongs_to = cause.and_then(Cause::belongs_to),
+                actor = cause.map(|it| it.actor.as_str()),
+                $($($fields)+,)?
+                $message
+            )
+        };
+    }
     match outcome {
-        Outcome::Enforced { before, after } => info!(
-            instance_id = %id,
-            outcome = "enforced",
-            cause = cause.map(|it| it.kind.as_str()),
-            actor = cause.map(|it| it.actor.as_str()),
+        Outcome::Enforced { before, after } => log!(
+            info,
+            "enforced",
+            "tokens required",
             time_to_enforce_ms = details.time_to_enforce_ms,
             undo = details.undo,
             before = json(before),
             http_tokens_before = before.http_tokens.as_ref().map(HttpTokens::as_str),
             http_tokens_after = after.http_tokens.as_ref().map(HttpTokens::as_str),
-            state = after.state.as_ref().map(MetadataOptionsState::as_str),
-            "tokens required"
+            state = after.state.as_ref().map(MetadataOptionsState::as_str)
         ),
-        Outcome::Failed { error, .. } => warn!(
-            instance_id = %id,
-            outcome = "failed",
-            cause = cause.map(|it| it.kind.as_str()),
-            actor = cause.map(|it| it.actor.as_str()),
+        Outcome::WouldEnforce { .. } => log!(info, "would_enforce", "tokens would be required"),
+        Outcome::Exempt { .. } => log!(
+            info,
+            "exempt",
+            "exempt",
+            until = details.exemption.as_ref().map(|it| it.until.to_string()),
+            reason = details.exemption.as_ref().map(Exemption::reason)
+        ),
+        Outcome::InUse { calls_without_token, in_days, .. } => {
+            log!(info, "in_use", "in use without tokens", calls_without_token, in_days);
+        }
+        Outcome::Failed { error, .. } => log!(
+            warn,
+            "failed",
+            "tokens not required",
             code = error.code,
             error = error.message,
-            retryable = error.retryable,
-            "tokens not required"
+            retryable = error.retryable
         ),
         Outcome::NotFound => info!(instance_id = %id, outcome = "not_found", "EC2 does not know the instance"),
-        Outcome::WouldEnforce { .. }
-        | Outcome::Compliant { .. }
-        | Outcome::EndpointDisabled { .. }
-        | Outcome::Exempt { .. }
-        | Outcome::InUse { .. }
-        | Outcome::Gone { .. } => {}
+        Outcome::Compliant { .. } | Outcome::EndpointDisabled { .. } | Outcome::Gone { .. } => {}
     }
 }
 
@@ -218,7 +235,7 @@ pub fn log_start(config: &Config, region: &str, warm_up: Result<(), String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cause::{Cause, cause};
+    use crate::cause::cause;
     use crate::config::Mode;
     use crate::event::EventSummary;
     use crate::instance::{Instance, InstanceState, MetadataOptions};

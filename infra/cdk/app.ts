@@ -3,7 +3,7 @@
  *
  * `npx cdk deploy -c mode=observe -c alarmEmail=security@example.com`
  */
-import { App, CfnOutput, Stack, Validations } from 'aws-cdk-lib';
+import { App, CfnOutput, Duration, Stack, Validations } from 'aws-cdk-lib';
 import * as events from 'aws-cdk-lib/aws-events';
 import * as kms from 'aws-cdk-lib/aws-kms';
 import * as lambda from 'aws-cdk-lib/aws-lambda';
@@ -25,6 +25,8 @@ export const ACKNOWLEDGED = [
 /** What the context (`-c name=value`) says of the construct's properties. */
 function fromContext(stack: Stack): ImdsEnforcerProps {
   const known = ['mode', 'apiCallEvents', 'stateChangeEvents', 'sweep', 'sweepSchedule', 'sweepAlarmHours', 'alarmEmail'];
+  known.push('exemptionTag', 'exemptionMaxDays', 'sweepGraceDays', 'resultBus', 'resultEmail');
+  known.push('timeToEnforceAlarmMilliseconds', 'dashboard');
   known.push('logRetention', 'architecture', 'reservedConcurrency', 'keyArn', 'xray', 'code');
   const given = (name: string): string | undefined => {
     if (!known.includes(name)) throw new Error(`${name} is not read from the context; there are ${known.join(', ')}`);
@@ -42,6 +44,15 @@ function fromContext(stack: Stack): ImdsEnforcerProps {
   const made = <T>(name: string, make: (value: string) => T) => (given(name) ? make(given(name)!) : undefined);
   return {
     mode: oneOf('mode', 'enforce', 'observe'),
+    exemptionTag: given('exemptionTag'),
+    exemptionMaxDays: number('exemptionMaxDays'),
+    sweepGraceDays: number('sweepGraceDays'),
+    resultBus: made('resultBus', (bus) =>
+      bus.startsWith('arn:') ? events.EventBus.fromEventBusArn(stack, 'ResultBus', bus) : bus,
+    ),
+    resultEmail: given('resultEmail'),
+    timeToEnforceAlarm: made('timeToEnforceAlarmMilliseconds', (it) => Duration.millis(Number(it))),
+    dashboard: aSwitch('dashboard'),
     apiCallEvents: aSwitch('apiCallEvents'),
     stateChangeEvents: aSwitch('stateChangeEvents'),
     sweep: aSwitch('sweep'),
@@ -76,6 +87,7 @@ export function makeApp(props: (stack: Stack) => ImdsEnforcerProps, acknowledged
     AlarmTopicArn: enforcer.alarmTopic.topicArn,
     LogGroupName: enforcer.logGroup.logGroupName,
     RoleArn: enforcer.role.roleArn,
+    ...(enforcer.resultTopic && { ResultTopicArn: enforcer.resultTopic.topicArn }),
   })) {
     new CfnOutput(stack, name, { value });
   }

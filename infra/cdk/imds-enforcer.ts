@@ -27,6 +27,44 @@ export interface ImdsEnforcerProps {
    */
   readonly mode?: 'enforce' | 'observe';
   /**
+   * The key of the tag that exempts an instance: its value is the last day (`YYYY-MM-DD`) and a
+   * reason. Whoever may set it may exempt.
+   * @default there are no exemptions
+   */
+  readonly exemptionTag?: string;
+  /**
+   * How many days ahead the last day of an exemption may be at the most: 1 to 365.
+   * @default 90
+   */
+  readonly exemptionMaxDays?: number;
+  /**
+   * The sweep leaves instances as they are that were used without tokens in so many days before,
+   * 1 to 90.
+   * @default 0: the sweep enforces all
+   */
+  readonly sweepGraceDays?: number;
+  /**
+   * A bus that gets an event for each violator: the name of one that is made here, with a rule and
+   * a topic for messages, or one that there is.
+   * @default no results are sent
+   */
+  readonly resultBus?: string | events.IEventBus;
+  /**
+   * Who gets a message for each event of a bus that is made here; the address must confirm once.
+   * @default nobody
+   */
+  readonly resultEmail?: string;
+  /**
+   * From how long between an event and the answer that tokens are required the alarm fires.
+   * @default 5 minutes
+   */
+  readonly timeToEnforceAlarm?: Duration;
+  /**
+   * Whether a CloudWatch dashboard is made.
+   * @default true
+   */
+  readonly dashboard?: boolean;
+  /**
    * Whether RunInstances and ModifyInstanceMetadataOptions calls are heard. Needs a trail that
    * records management events.
    * @default true
@@ -126,6 +164,11 @@ export class ImdsEnforcer extends Construct {
   readonly logGroup: logs.ILogGroup;
   /** The rules, each for one source of events. */
   readonly rules: { apiCalls: events.CfnRule; stateChanges: events.CfnRule; sweep: events.CfnRule };
+  /** What messages on results are sent to, if their bus is made here. */
+  readonly resultTopic?: sns.ITopic;
+
+  private readonly resultBus?: events.IEventBus;
+  private ownBus?: events.CfnEventBus;
 
   constructor(scope: Construct, id: string, private readonly props: ImdsEnforcerProps = {}) {
     super(scope, id);
@@ -142,14 +185,19 @@ export class ImdsEnforcer extends Construct {
       deadLetterQueue: { queue: this.deadLetterQueue, maxReceiveCount: 5 },
       removalPolicy: RemovalPolicy.DESTROY,
     });
+    this.resultBus = this.makeResultBus();
     const role = this.makeRole();
     this.role = role;
     this.function = this.makeFunction(role);
     this.rules = this.makeRules();
-    this.admit('DeadLetterQueue', this.deadLetterQueue, 'EventsThatARuleCouldNotDeliver', Object.values(this.rules));
+    const results = this.makeResults();
+    this.resultTopic = results?.topic;
+    const rules = [...Object.values(this.rules), ...(results ? [results.rule] : [])];
+    this.admit('DeadLetterQueue', this.deadLetterQueue, 'EventsThatARuleCouldNotDeliver', rules);
     this.admit('StateChangeQueue', this.stateChangeQueue, 'StateChanges', [this.rules.stateChanges]);
-    this.alarmTopic = props.alarmTopic ?? this.makeTopic();
+    this.alarmTopic = props.alarmTopic ?? this.makeAlarmTopic();
     this.makeAlarms();
+    if (props.dashboard ?? true) this.makeDashboard();
   }
 
   private queue(id: string, props: sqs.QueueProps): sqs.Queue {
@@ -161,7 +209,7 @@ export class ImdsEnforcer extends Construct {
   }
 
   private makeRole(): iam.Role {
-    const { mode = 'enforce', key, xray, vpc, permissionsBoundary } = this.props;
+    const { mode = 'enforce', key, sweepGraceDays, xray, vpc, permissionsBoundary } = this.props;
     const { partition, region, account } = Stack.of(this);
     const inlinePolicies: Record<string, iam.PolicyDocument> = {
       Describe: allow({
@@ -186,6 +234,16 @@ export class ImdsEnforcer extends Construct {
         actions: ['ec2:ModifyInstanceMetadataOptions'],
         resources: [`arn:${partition}:ec2:${region}:${account}:instance/*`],
         conditions: { StringEquals: { 'ec2:Attribute/HttpTokens': 'required' } },
+      });
+    }
+    if (sweepGraceDays) {
+      inlinePolicies.CountUse = allow({ actions: ['cloudwatch:GetMetricData'], resources: ['*'] });
+    }
+    if (this.resultBus) {
+      inlinePolicies.PublishResults = allow({
+        actions: ['events:PutEvents'],
+        resources: [this.resultBus.eventBusArn],
+        conditions: { StringEquals: { 'events:source': 'imds-enforcer' } },
       });
     }
     if (key) {
@@ -220,7 +278,13 @@ export class ImdsEnforcer extends Construct {
       role: role.withoutPolicyUpdates(),
       reservedConcurrentExecutions: reservedConcurrency,
       tracing: xray ? lambda.Tracing.ACTIVE : lambda.Tracing.PASS_THROUGH,
-      environment: { IMDS_MODE: mode, IMDS_EXEMPTION_TAG: '', IMDS_RESULT_BUS: '' },
+      environment: {
+        IMDS_MODE: mode,
+        IMDS_EXEMPTION_TAG: this.props.exemptionTag ?? '',
+        IMDS_EXEMPTION_MAX_DAYS: `${this.props.exemptionMaxDays ?? 90}`,
+        IMDS_SWEEP_GRACE_DAYS: `${this.props.sweepGraceDays ?? 0}`,
+        IMDS_RESULT_BUS: this.ownBus ? this.ownBus.ref : (this.resultBus?.eventBusArn ?? ''),
+      },
       logGroup: this.logGroup,
       loggingFormat: lambda.LoggingFormat.JSON,
       deadLetterQueue: this.deadLetterQueue,
@@ -327,21 +391,16 @@ export class ImdsEnforcer extends Construct {
     });
   }
 
-  private makeTopic(): sns.Topic {
-    const topic = new sns.Topic(this, 'AlarmTopic', { displayName: 'imds-enforcer', masterKey: this.props.key });
-    new sns.CfnTopicPolicy(this, 'AlarmTopicPolicy', {
+  /** A topic to which one service may publish, under a condition. */
+  private topic(name: string, sid: string, service: string, condition: object): sns.Topic {
+    const topic = new sns.Topic(this, `${name}Topic`, { displayName: 'imds-enforcer', masterKey: this.props.key });
+    const publish = { Effect: 'Allow', Principal: { Service: service }, Action: 'sns:Publish', Resource: topic.topicArn };
+    new sns.CfnTopicPolicy(this, `${name}TopicPolicy`, {
       topics: [topic.topicArn],
       policyDocument: {
         Version: '2012-10-17',
         Statement: [
-          {
-            Sid: 'AlarmsOfThisAccount',
-            Effect: 'Allow',
-            Principal: { Service: 'cloudwatch.amazonaws.com' },
-            Action: 'sns:Publish',
-            Resource: topic.topicArn,
-            Condition: { StringEquals: { 'aws:SourceAccount': Stack.of(this).account } },
-          },
+          { Sid: sid, ...publish, Condition: condition },
           encryptedTransportOnly('sns:Publish', topic.topicArn),
         ],
       },
@@ -349,12 +408,55 @@ export class ImdsEnforcer extends Construct {
     return topic;
   }
 
-  private makeAlarms() {
-    const { alarmEmail, sweep, sweepAlarmHours } = this.props;
-    if (alarmEmail) {
-      const topicArn = this.alarmTopic.topicArn;
-      new sns.CfnSubscription(this, 'AlarmSubscription', { topicArn, protocol: 'email', endpoint: alarmEmail });
+  private subscribe(name: string, topic: sns.ITopic, email: string | undefined) {
+    if (email) {
+      new sns.CfnSubscription(this, `${name}Subscription`, { topicArn: topic.topicArn, protocol: 'email', endpoint: email });
     }
+  }
+
+  private makeAlarmTopic(): sns.Topic {
+    const ofThisAccount = { StringEquals: { 'aws:SourceAccount': Stack.of(this).account } };
+    return this.topic('Alarm', 'AlarmsOfThisAccount', 'cloudwatch.amazonaws.com', ofThisAccount);
+  }
+
+  private makeResultBus(): events.IEventBus | undefined {
+    const { resultBus } = this.props;
+    if (typeof resultBus !== 'string') return resultBus;
+    this.ownBus = new events.CfnEventBus(this, 'ResultEventBus', {
+      name: resultBus,
+      description: 'An event for each violator that imds-enforcer found',
+    });
+    return events.EventBus.fromEventBusArn(this, 'ResultEventBusByArn', this.ownBus.attrArn);
+  }
+
+  /** Of a bus that is made here: a message for each event. */
+  private makeResults() {
+    if (!this.ownBus) return undefined;
+    const lines = ['<what>', 'Where: <where>, account <account>, at <time>', 'Who: <who>', 'Cause: <cause>', 'Command: <command>'];
+    const ofSummary = ['cause', 'command', 'what', 'where', 'who'].map((it) => [it, `$.detail.summary.${it}`]);
+    const rule = new events.CfnRule(this, 'ResultRule', {
+      description: 'A message for each violator',
+      eventBusName: this.ownBus.ref,
+      state: 'ENABLED',
+      eventPattern: { source: ['imds-enforcer'] },
+    });
+    const topic = this.topic('Result', 'Results', 'events.amazonaws.com', { ArnEquals: { 'aws:SourceArn': rule.attrArn } });
+    rule.targets = [
+      {
+        ...this.target('ResultTopic', topic.topicArn, Duration.days(1)),
+        inputTransformer: {
+          inputPathsMap: { account: '$.account', time: '$.time', ...Object.fromEntries(ofSummary) },
+          inputTemplate: lines.map((line) => `"${line}"`).join('\n'),
+        },
+      },
+    ];
+    this.subscribe('Result', topic, this.props.resultEmail);
+    return { rule, topic };
+  }
+
+  private makeAlarms() {
+    const { alarmEmail, sweep, sweepAlarmHours, timeToEnforceAlarm = Duration.minutes(5) } = this.props;
+    this.subscribe('Alarm', this.alarmTopic, alarmEmail);
     const ofQueue = (queue: sqs.IQueue) => [{ name: 'QueueName', value: queue.queueName }];
     const ofFunction = [{ name: 'FunctionName', value: this.function.functionName }];
     const above = { comparisonOperator: 'GreaterThanThreshold', treatMissingData: 'notBreaching' };
@@ -398,6 +500,27 @@ export class ImdsEnforcer extends Construct {
       threshold: 900,
       ...above,
     });
+    const ofMode = [...ofFunction, { name: 'Mode', value: this.props.mode ?? 'enforce' }];
+    this.alarm('Refused', 'EC2 refuses to require tokens on an instance, and will until somebody changes something', {
+      namespace: 'ImdsEnforcer',
+      metricName: 'InstancesRefused',
+      dimensions: ofMode,
+      statistic: 'Sum',
+      period: 300,
+      evaluationPeriods: 1,
+      threshold: 0,
+      ...above,
+    });
+    this.alarm('TimeToEnforce', 'an instance was open for longer than it should be', {
+      namespace: 'ImdsEnforcer',
+      metricName: 'TimeToEnforce',
+      dimensions: ofMode,
+      statistic: 'Maximum',
+      period: 300,
+      evaluationPeriods: 1,
+      threshold: timeToEnforceAlarm.toMilliseconds(),
+      ...above,
+    });
     if (sweep ?? true) {
       this.alarm('NoSweep', 'no sweep in its period', {
         namespace: 'AWS/Events',
@@ -411,6 +534,44 @@ export class ImdsEnforcer extends Construct {
         treatMissingData: 'breaching',
       });
     }
+  }
+
+  private makeDashboard() {
+    const region = Stack.of(this).region;
+    const ofFunction = ['FunctionName', this.function.functionName];
+    const own = (name: string, ...more: object[]) =>
+      ['ImdsEnforcer', name, ...ofFunction, 'Mode', this.props.mode ?? 'enforce', ...more];
+    const ofLambda = (name: string) => ['AWS/Lambda', name, ...ofFunction];
+    const ofQueue = (name: string, queue: sqs.IQueue) => ['AWS/SQS', name, 'QueueName', queue.queueName, { stat: 'Maximum' }];
+    const widget = (title: string, x: number, y: number, metrics: unknown[][], stat: object = { stat: 'Sum' }) => {
+      const look = { title, region, view: 'timeSeries', stacked: false, ...stat, period: 3600 };
+      return { type: 'metric', x, y, width: 12, height: 6, properties: { ...look, metrics } };
+    };
+    const outcomes = ['Enforced', 'WouldEnforce', 'Exempt', 'InUse', 'Failed', 'Refused'];
+    const query = [
+      `SOURCE '${this.logGroup.logGroupName}'`,
+      "filter outcome in ['enforced', 'would_enforce', 'exempt', 'in_use', 'failed'] and ispresent(cause)",
+      'stats count_distinct(instance_id) as instances by cause, belongs_to, actor',
+      'sort instances desc',
+    ].join(' | ');
+    const causes = { title: 'Causes', region, view: 'table', query };
+    const widgets = [
+      widget('Instances by outcome', 0, 0, outcomes.map((it) => own(`Instances${it}`))),
+      widget(
+        "Time to enforce, from the event to EC2's answer", 12, 0,
+        ['p50', 'p90', 'Maximum'].map((stat) => own('TimeToEnforce', { stat })), {},
+      ),
+      widget('Calls of EC2', 0, 6, [own('Ec2Calls'), own('Ec2Throttles')]),
+      widget('Invocations, and what waits', 12, 6, [
+        ...['Invocations', 'Errors', 'Throttles'].map(ofLambda),
+        ofQueue('ApproximateNumberOfMessagesVisible', this.deadLetterQueue),
+        ofQueue('ApproximateAgeOfOldestMessage', this.stateChangeQueue),
+      ]),
+      { type: 'log', x: 0, y: 12, width: 24, height: 6, properties: causes },
+    ];
+    new cloudwatch.CfnDashboard(this, 'Board', {
+      dashboardBody: Stack.of(this).toJsonString({ start: '-P7D', widgets }),
+    });
   }
 
   private alarm(name: string, what: string, props: cloudwatch.CfnAlarmProps) {

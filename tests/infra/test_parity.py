@@ -28,6 +28,14 @@ CONFIGURATIONS = [
         {"alarmEmail": "security@example.com", "reservedConcurrency": 5, "architecture": "arm64", "xray": "on", "logRetention": 365},
     ),
     (
+        {"ExemptionTag": "imds-exemption", "ExemptionMaxDays": 30, "SweepGraceDays": 14, "ResultBus": "security/imds", "ResultEmail": "security@example.com"},
+        {"exemptionTag": "imds-exemption", "exemptionMaxDays": 30, "sweepGraceDays": 14, "resultBus": "security/imds", "resultEmail": "security@example.com"},
+    ),
+    (
+        {"ResultBus": "arn:aws:events:us-east-1:444455556666:event-bus/all", "Dashboard": "off", "TimeToEnforceAlarmMilliseconds": 60000, "Mode": "observe"},
+        {"resultBus": "arn:aws:events:us-east-1:444455556666:event-bus/all", "dashboard": "off", "timeToEnforceAlarmMilliseconds": 60000, "mode": "observe"},
+    ),
+    (
         {"KmsKeyArn": "arn:aws:kms:us-east-1:111122223333:key/k", "SweepSchedule": "cron(0 3 * * ? *)", "SweepAlarmHours": 24},
         {"keyArn": "arn:aws:kms:us-east-1:111122223333:key/k", "sweepSchedule": "cron(0 3 * * ? *)", "sweepAlarmHours": 24},
     ),
@@ -50,9 +58,10 @@ def of_cdk(folder, context):
 
 
 def comparable(node):
-    """Without what has no meaning: the order of policies and of actions, and how a number is spelled."""
+    """Without what has no meaning: the order of policies and of actions, how a number is spelled, and the blanks of a dashboard."""
     if isinstance(node, dict):
-        return {key: comparable(value) for key, value in node.items()}
+        parsed = {key: json.loads(value) if key == "DashboardBody" else value for key, value in node.items()}
+        return {key: comparable(value) for key, value in parsed.items()}
     if isinstance(node, list):
         items = [comparable(item) for item in node]
         by_name = all(isinstance(item, dict) and "PolicyName" in item for item in items)
