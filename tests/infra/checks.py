@@ -24,15 +24,33 @@ OF_LAMBDA = {
     "sqs:SendMessage",
 }
 
-# Where a wildcard stands because no ARN can: the one action that knows no resource.
-WITHOUT_RESOURCE = {"ec2:DescribeInstances", "xray:PutTraceSegments", "xray:PutTelemetryRecords"}
+# Where a wildcard stands because no ARN can: actions that know no resource.
+WITHOUT_RESOURCE = {
+    "cloudwatch:GetMetricData",
+    "ec2:DescribeInstances",
+    "xray:PutTraceSegments",
+    "xray:PutTelemetryRecords",
+}
 
 
-def iam_actions_of_the_code():
-    """The list that stands beside the calls in `src/ec2.rs`."""
-    source = (ROOT / "src/ec2.rs").read_text()
+def iam_actions_of_the_code(file):
+    """The list that stands beside the calls in a file of `src/`."""
+    source = (ROOT / "src" / file).read_text()
     declared = re.search(r"const IAM_ACTIONS: \[&str; \d+\] = \[(.*?)\];", source, re.DOTALL)
     return set(re.findall(r'"(.+?)"', declared[1]))
+
+
+def iam_actions_called(resources):
+    """Those of the calls that a function with these environment variables makes."""
+    variables = properties(resources, "Function")["Environment"]["Variables"]
+    actions = iam_actions_of_the_code("ec2.rs")
+    if variables["IMDS_MODE"] == "observe":
+        actions -= {"ec2:ModifyInstanceMetadataOptions"}
+    if str(variables["IMDS_SWEEP_GRACE_DAYS"]) != "0":
+        actions |= iam_actions_of_the_code("cloudwatch.rs")
+    if variables["IMDS_RESULT_BUS"]:
+        actions |= iam_actions_of_the_code("eventbridge.rs")
+    return actions
 
 
 def of_type(resources, kind):
@@ -53,7 +71,7 @@ def lint(template):
 def the_role_may_do_what_the_code_calls_and_nothing_else(resources):
     allowed = [it for it in statements(resources["FunctionRole"]) if it["Effect"] == "Allow"]
     actions = {action for it in allowed for action in listed(it["Action"])}
-    if actions != iam_actions_of_the_code() | OF_LAMBDA:
+    if actions != iam_actions_called(resources) | OF_LAMBDA:
         yield f"the role's actions are {sorted(actions)}"
     for it in allowed:
         if "*" in listed(it["Resource"]) and not set(listed(it["Action"])) <= WITHOUT_RESOURCE:
@@ -69,6 +87,12 @@ def the_role_can_only_tighten(resources):
         if "ec2:ModifyInstanceMetadataOptions" in listed(it["Action"]):
             if it.get("Condition") != required or it["Resource"] != instances:
                 yield f"the write is not limited to {required} on {instances}: {it}"
+
+
+def results_can_only_be_the_functions_own(resources):
+    for it in statements(resources["FunctionRole"]):
+        if "events:PutEvents" in listed(it["Action"]) and it.get("Condition") != {"StringEquals": {"events:source": "imds-enforcer"}}:
+            yield f"events of any source can be sent: {it}"
 
 
 def the_function_is_what_the_build_makes(resources):
@@ -100,15 +124,18 @@ def nothing_is_lost(resources):
         yield "one failed message holds up its neighbours"
 
 
-def every_queue_admits_only_these_rules(resources):
+def every_queue_and_topic_admits_only_these_rules(resources):
     """Also that each rule is admitted where it sends to, and allowed to invoke what it invokes."""
     admitted = {}
-    for policy in of_type(resources, "AWS::SQS::QueuePolicy").values():
+    policies = [(it, "sqs:SendMessage") for it in of_type(resources, "AWS::SQS::QueuePolicy").values()]
+    topics = of_type(resources, "AWS::SNS::TopicPolicy")
+    policies += [(it, "sns:Publish") for name, it in topics.items() if name != "AlarmTopicPolicy"]
+    for policy, action in policies:
         for it in statements(policy):
             if it["Effect"] == "Allow":
                 sources = it.get("Condition", {}).get("ArnEquals", {}).get("aws:SourceArn")
-                if it["Principal"] != {"Service": "events.amazonaws.com"} or it["Action"] != "sqs:SendMessage" or not sources:
-                    yield f"a queue admits {it['Principal']} from {sources}"
+                if it["Principal"] != {"Service": "events.amazonaws.com"} or it["Action"] != action or not sources:
+                    yield f"a queue or topic admits {it['Principal']} from {sources}"
                 admitted.setdefault(it["Resource"], set()).update(listed(sources or []))
             elif it["Condition"] != {"Bool": {"aws:SecureTransport": "false"}}:
                 yield f"an unexpected refusal: {it}"
@@ -133,18 +160,19 @@ def guard(resources):
 CHECKS = [
     the_role_may_do_what_the_code_calls_and_nothing_else,
     the_role_can_only_tighten,
+    results_can_only_be_the_functions_own,
     the_function_is_what_the_build_makes,
     times_fit_one_another,
     nothing_is_lost,
-    every_queue_admits_only_these_rules,
+    every_queue_and_topic_admits_only_these_rules,
     guard,
 ]
 
 
-def findings(template):
-    """All that is wrong with a SAM template, in default configuration."""
+def findings(template, **parameters):
+    """All that is wrong with a SAM template, in the default configuration or another."""
     found = lint(template)
-    resources = templates.resources(template)
+    resources = templates.resources(template, **parameters)
     for check in CHECKS:
         found += [f"{check.__name__}: {finding}" for finding in check(resources)]
     return found

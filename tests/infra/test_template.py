@@ -1,6 +1,7 @@
 """The SAM template, as text and as CloudFormation would see it."""
 
 import copy
+import json
 import os
 import pathlib
 import subprocess
@@ -22,14 +23,21 @@ def test_sam_validates_it():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_nothing_is_wrong_with_it():
-    assert checks.findings(sam.raw()) == []
+# What is off by default, on.
+EVERYTHING = {"ExemptionTag": "imds-exemption", "SweepGraceDays": 14, "ResultBus": "security", "ResultEmail": "security@example.com"}
+
+
+@pytest.mark.parametrize("parameters", [{}, EVERYTHING], ids=["default", "everything on"])
+def test_nothing_is_wrong_with_it(parameters):
+    assert checks.findings(sam.raw(), **parameters) == []
 
 
 @pytest.mark.parametrize(
     "parameters",
     [
         {"Mode": "observe"},
+        {"Mode": "observe", **EVERYTHING},
+        {"ResultBus": "arn:aws:events:us-east-1:444455556666:event-bus/security"},
         {"KmsKeyArn": "arn:aws:kms:us-east-1:111122223333:key/1"},
         {"ApiCallEvents": "off", "StateChangeEvents": "off", "Sweep": "off"},
         {"AlarmEmail": "security@example.com", "ReservedConcurrency": 5, "Architecture": "arm64"},
@@ -38,14 +46,42 @@ def test_nothing_is_wrong_with_it():
 )
 def test_nothing_is_wrong_with_it_in_another_configuration(parameters):
     resources = templates.resources(**parameters)
-    others = [it for it in checks.CHECKS if it is not checks.the_role_may_do_what_the_code_calls_and_nothing_else]
-    assert [finding for check in others for finding in check(resources)] == []
+    # A key adds actions of its own, which the function makes no call for.
+    left_out = [checks.the_role_may_do_what_the_code_calls_and_nothing_else] if "KmsKeyArn" in parameters else []
+    chosen = [it for it in checks.CHECKS if it not in left_out]
+    assert [finding for check in chosen for finding in check(resources)] == []
 
 
-def test_in_observe_mode_the_role_cannot_write():
-    role = templates.resources(Mode="observe")["FunctionRole"]
+@pytest.mark.parametrize("parameters", [{}, EVERYTHING], ids=["default", "everything on"])
+def test_in_observe_mode_the_role_cannot_write(parameters):
+    role = templates.resources(Mode="observe", **parameters)["FunctionRole"]
     actions = {action for it in templates.statements(role) for action in templates.listed(it["Action"])}
-    assert actions & checks.iam_actions_of_the_code() == {"ec2:DescribeInstances"}
+    assert {action for action in actions if action.startswith("ec2:")} == {"ec2:DescribeInstances"}
+    assert actions - checks.OF_LAMBDA <= {"ec2:DescribeInstances", "cloudwatch:GetMetricData", "events:PutEvents"}
+
+
+def test_a_bus_of_another_account_is_only_sent_to():
+    bus = "arn:aws:events:us-east-1:444455556666:event-bus/security"
+    resources = templates.resources(ResultBus=bus, ResultEmail="security@example.com")
+    assert not [name for name in resources if name.startswith("Result")]
+    assert resources["Function"]["Properties"]["Environment"]["Variables"]["IMDS_RESULT_BUS"] == bus
+    [statement] = [it for it in templates.statements(resources["FunctionRole"]) if it["Action"] == "events:PutEvents"]
+    assert statement["Resource"] == bus
+
+
+def test_the_dashboard_shows_metrics_that_the_function_has():
+    body = json.loads(templates.resources()["Board"]["Properties"]["DashboardBody"])
+    source = (templates.ROOT / "src/metrics.rs").read_text()
+    shown = [metric[1] for widget in body["widgets"] for metric in widget["properties"].get("metrics", []) if metric[0] == "ImdsEnforcer"]
+    assert len(shown) > 10
+    alarms = [it["Properties"] for it in checks.of_type(templates.resources(), "AWS::CloudWatch::Alarm").values()]
+    watched = [it["MetricName"] for it in alarms if it["Namespace"] == "ImdsEnforcer"]
+    assert sorted(watched) == ["InstancesRefused", "TimeToEnforce"]
+    for name in [*shown, *watched]:
+        assert f'"{name}"' in source, f"the function has no metric {name}"
+    for alarm in alarms:
+        if alarm["Namespace"] == "ImdsEnforcer":
+            assert [it["Name"] for it in alarm["Dimensions"]] == ["FunctionName", "Mode"]
 
 
 def test_each_event_source_can_be_turned_off():
@@ -77,6 +113,13 @@ def at(resources, name):
     return resources[name]["Properties"]
 
 
+def policy(resources, name):
+    """The statement of an inline policy that depends on a condition."""
+    conditional = [it["Fn::If"][1] for it in at(resources, "FunctionRole")["Policies"] if "Fn::If" in it]
+    [found] = [it for it in conditional if it["PolicyName"] == name]
+    return found["PolicyDocument"]["Statement"][0]
+
+
 SEEDED_FAULTS = {
     "wrong runtime": lambda it: at(it, "Function").update(Runtime="provided.al2"),
     "runtime that does not exist": lambda it: at(it, "Function").update(Runtime="provided.al3023"),
@@ -100,6 +143,11 @@ SEEDED_FAULTS = {
     "dead letters deleted with the stack": lambda it: it["DeadLetterQueue"].pop("DeletionPolicy"),
     "dead letters kept for four days": lambda it: at(it, "DeadLetterQueue").pop("MessageRetentionPeriod"),
     "property that does not exist": lambda it: at(it, "StateChangeQueue").update(VisibilityTimeOut=360),
+    "results from any source": lambda it: policy(it, "PublishResults").pop("Condition"),
+    "results to every bus": lambda it: policy(it, "PublishResults").update(Resource="*"),
+    "topic of results open to all rules": lambda it: at(it, "ResultTopicPolicy")["PolicyDocument"]["Statement"][0].pop("Condition"),
+    "messages lost": lambda it: at(it, "ResultRule")["Targets"][0].pop("DeadLetterConfig"),
+    "sweep that spares without its permission": lambda it: policy(it, "CountUse").update(Action="cloudwatch:ListMetrics"),
     "reference to nothing": lambda it: at(it, "AlarmTopicPolicy").update(Topics=[{"Ref": "Topic"}]),
 }
 
@@ -107,7 +155,7 @@ SEEDED_FAULTS = {
 @pytest.mark.parametrize("fault", SEEDED_FAULTS)
 def test_a_seeded_fault_is_found(fault):
     try:
-        found = checks.findings(seeded(SEEDED_FAULTS[fault]))
+        found = checks.findings(seeded(SEEDED_FAULTS[fault]), **EVERYTHING)
     except InvalidDocumentException as refusal:
         found = [refusal.message]
     assert found, f"no check finds: {fault}"
