@@ -25,7 +25,7 @@ export const ACKNOWLEDGED = [
 /** What the context (`-c name=value`) says of the construct's properties. */
 function fromContext(stack: Stack): ImdsEnforcerProps {
   const known = ['mode', 'apiCallEvents', 'stateChangeEvents', 'sweep', 'sweepSchedule', 'sweepAlarmHours', 'alarmEmail'];
-  known.push('exemptionTag', 'exemptionMaxDays', 'sweepGraceDays', 'resultBus', 'resultEmail');
+  known.push('exemptionTag', 'exemptionMaxDays', 'sweepGraceDays', 'resultBus', 'resultBusArn', 'resultEmail');
   known.push('timeToEnforceAlarmMilliseconds', 'dashboard');
   known.push('logRetention', 'architecture', 'reservedConcurrency', 'keyArn', 'xray', 'code');
   const given = (name: string): string | undefined => {
@@ -47,9 +47,7 @@ function fromContext(stack: Stack): ImdsEnforcerProps {
     exemptionTag: given('exemptionTag'),
     exemptionMaxDays: number('exemptionMaxDays'),
     sweepGraceDays: number('sweepGraceDays'),
-    resultBus: made('resultBus', (bus) =>
-      bus.startsWith('arn:') ? events.EventBus.fromEventBusArn(stack, 'ResultBus', bus) : bus,
-    ),
+    resultBus: given('resultBus') ?? made('resultBusArn', (arn) => events.EventBus.fromEventBusArn(stack, 'ResultBus', arn)),
     resultEmail: given('resultEmail'),
     timeToEnforceAlarm: made('timeToEnforceAlarmMilliseconds', (it) => Duration.millis(Number(it))),
     dashboard: aSwitch('dashboard'),

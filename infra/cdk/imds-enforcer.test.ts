@@ -108,19 +108,29 @@ describe('the role, stolen,', () => {
   const ACCOUNT = '111122223333';
   const instance = (region = 'us-east-1', account = ACCOUNT) => `arn:aws:ec2:${region}:${account}:instance/i-1a2b3c4d`;
 
+  const bus = (name: string) => `arn:aws:events:us-east-1:${ACCOUNT}:event-bus/${name}`;
+
   /** What CloudFormation makes of a value, with the logical id in place of what only it knows. */
   function resolved(value: any): any {
     if (Array.isArray(value)) return value.map(resolved);
     if (value === null || typeof value !== 'object') return value;
     if (value.Ref === 'AWS::Partition') return 'aws';
-    if (value['Fn::GetAtt']) return `arn:aws:sqs:us-east-1:${ACCOUNT}:${value['Fn::GetAtt'][0]}`;
+    if (value['Fn::GetAtt']) {
+      const [name] = value['Fn::GetAtt'];
+      return name.includes('ResultEventBus') ? bus(name) : `arn:aws:sqs:us-east-1:${ACCOUNT}:${name}`;
+    }
     if (value['Fn::Join']) return resolved(value['Fn::Join'][1]).join(value['Fn::Join'][0]);
     return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, resolved(inner)]));
   }
 
-  async function may(action: string, resource: string, context: Record<string, string> = {}) {
+  async function may(
+    action: string,
+    resource: string,
+    context: Record<string, string | string[]> = {},
+    props: ImdsEnforcerProps = {},
+  ) {
     const stack = new Stack(new App(), 'Stack', { env: { account: ACCOUNT, region: 'us-east-1' } });
-    new ImdsEnforcer(stack, 'ImdsEnforcer', { code: anyCode() });
+    new ImdsEnforcer(stack, 'ImdsEnforcer', { code: anyCode(), ...props });
     const [role] = Object.values(Template.fromStack(stack).findResources('AWS::IAM::Role'));
     const policies = resolved(role.Properties.Policies) as { PolicyName: string; PolicyDocument: unknown }[];
     const simulation: Simulation = {
@@ -135,6 +145,7 @@ describe('the role, stolen,', () => {
       resourceControlPolicies: [],
     };
     const answer = await runSimulation(simulation, {});
+    if (answer.resultType === 'wildcard') return answer.overallResult === 'Allowed';
     if (answer.resultType !== 'single') throw new Error(JSON.stringify(answer));
     expect(answer.result.ignoredContextKeys).toEqual([]);
     return answer.result.analysis.result === 'Allowed';
@@ -157,6 +168,23 @@ describe('the role, stolen,', () => {
     expect(await modify(required, instance('us-east-1', '444455556666'))).toBe(false);
     expect(await may('ec2:DescribeInstances', '*', { 'ec2:Region': 'eu-central-1' })).toBe(false);
     expect(await may('ec2:DescribeInstances', '*', { 'ec2:Region': 'us-east-1' })).toBe(true);
+  });
+
+  test('can send results of its own to its bus, where there is one, and nothing else', async () => {
+    const withBus = { resultBus: 'security' };
+    const put = (resource: string, source: string, props: ImdsEnforcerProps) =>
+      may('events:PutEvents', resource, { 'events:source': [source] }, props);
+    const [logicalId] = Object.keys(synthesize(() => withBus).findResources('AWS::Events::EventBus'));
+    const own = bus(logicalId!);
+    expect(await put(own, 'imds-enforcer', withBus)).toBe(true);
+    expect(await put(own, 'aws.ec2', withBus)).toBe(false);
+    expect(await put(`${own}2`, 'imds-enforcer', withBus)).toBe(false);
+    expect(await put(own, 'imds-enforcer', {})).toBe(false);
+  });
+
+  test('can read metrics for a sweep that spares, alone', async () => {
+    expect(await may('cloudwatch:GetMetricData', '*', {}, { sweepGraceDays: 14 })).toBe(true);
+    expect(await may('cloudwatch:GetMetricData', '*')).toBe(false);
   });
 
   test('can do nothing else to an instance', async () => {

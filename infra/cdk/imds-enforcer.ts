@@ -243,7 +243,10 @@ export class ImdsEnforcer extends Construct {
       inlinePolicies.PublishResults = allow({
         actions: ['events:PutEvents'],
         resources: [this.resultBus.eventBusArn],
-        conditions: { StringEquals: { 'events:source': 'imds-enforcer' } },
+        conditions: {
+          'ForAllValues:StringEquals': { 'events:source': 'imds-enforcer' },
+          Null: { 'events:source': 'false' },
+        },
       });
     }
     if (key) {

@@ -83,9 +83,9 @@ class LocalEc2:
         with self.opener.open(request, timeout=10) as response:
             return json.load(response)
 
-    def put(self, instance_id):
+    def put(self, instance_id, **tags):
         """A running instance whose tokens are optional."""
-        self.ask("POST", "instances", [{"instance_id": instance_id}])
+        self.ask("POST", "instances", [{"instance_id": instance_id, "tags": tags}])
 
     def tokens(self, instance_id):
         found = {it["instance_id"]: it for it in self.ask("GET", "instances")}
@@ -141,7 +141,9 @@ def run(command, folder, **variables):
 
 def deploy_with_sam(aws):
     run(["sam", "build"], "infra")
-    run(["sam", "deploy", "--no-confirm-changeset", "--no-progressbar"], "infra", AWS_ENDPOINT_URL=aws.endpoint)
+    options = ["ExemptionTag=imds-exemption", "SweepGraceDays=14", "ResultBus=results-of-sam"]
+    deploy = ["sam", "deploy", "--no-confirm-changeset", "--no-progressbar", "--parameter-overrides", *options]
+    run(deploy, "infra", AWS_ENDPOINT_URL=aws.endpoint)
     return "imds-enforcer"
 
 
@@ -149,19 +151,23 @@ def deploy_with_cdk(aws):
     variables = {"AWS_ENDPOINT_URL": aws.endpoint, "CDK_DEFAULT_REGION": "us-east-1"}
     account = aws("sts").get_caller_identity()["Account"]
     run(["npx", "--no-install", "cdk", "bootstrap", f"aws://{account}/us-east-1"], "infra/cdk", **variables)
-    run(["npx", "--no-install", "cdk", "deploy", "--require-approval", "never"], "infra/cdk", **variables)
+    options = ["-c", "exemptionTag=imds-exemption", "-c", "sweepGraceDays=14", "-c", "resultBus=results-of-cdk"]
+    run(["npx", "--no-install", "cdk", "deploy", "--require-approval", "never", *options], "infra/cdk", **variables)
     return "imds-enforcer-cdk"
 
 
 @pytest.fixture(scope="session", params=[deploy_with_sam, deploy_with_cdk], ids=["sam", "cdk"])
 def stack(request, aws, local_ec2):
-    """The stack, deployed either way, with its function pointed at the local EC2: its outputs."""
+    """The stack, deployed either way with all that is off by default, with its function pointed at
+    the local EC2: its outputs."""
     name = request.param(aws)
     [deployed] = aws("cloudformation").describe_stacks(StackName=name)["Stacks"]
     outputs = {it["OutputKey"]: it["OutputValue"] for it in deployed["Outputs"]}
 
     function = aws("lambda").get_function_configuration(FunctionName=outputs["FunctionName"])
-    variables = function["Environment"]["Variables"] | {"AWS_ENDPOINT_URL_EC2": local_ec2.endpoint}
+    endpoints = {"EC2": local_ec2.endpoint, "EVENTBRIDGE": aws.endpoint, "CLOUDWATCH": aws.endpoint}
+    variables = {f"AWS_ENDPOINT_URL_{service}": endpoint for service, endpoint in endpoints.items()}
+    variables |= function["Environment"]["Variables"]
     aws("lambda").update_function_configuration(
         FunctionName=outputs["FunctionName"],
         Environment={"Variables": variables},

@@ -70,14 +70,6 @@ class Resolver:
         left, right = (str(self.resolve(side)) for side in pair)
         return left == right
 
-    def fn_select(self, argument):
-        index, values = argument
-        return self.resolve(values)[int(index)]
-
-    def fn_split(self, argument):
-        separator, text = argument
-        return self.resolve(text).split(separator)
-
     def fn_and(self, conditions):
         return all(self.resolve(condition) for condition in conditions)
 

@@ -7,6 +7,9 @@ anybody but AWS, so the way from a rule on is tried with twins of the rules that
 import copy
 import itertools
 import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from conftest import eventually
@@ -220,3 +223,89 @@ def test_the_sweep_is_scheduled_and_admitted(aws, stack):
     policy = json.loads(aws("lambda").get_policy(FunctionName=stack["FunctionName"])["Policy"])
     admitted = str([statement["Condition"] for statement in policy["Statement"]])
     assert rule["Arn"] in admitted and stack["ApiCallRuleName"] in admitted
+
+
+@pytest.fixture
+def inbox(aws):
+    """A queue, and what comes into it."""
+    sqs = aws("sqs")
+    url = sqs.create_queue(QueueName="inbox")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+
+    def received(what):
+        def find():
+            found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=1)
+            return next((it["Body"] for it in found.get("Messages", []) if what in it["Body"]), None)
+
+        return eventually(find, f"{what} is received")
+
+    yield arn, received
+    sqs.delete_queue(QueueUrl=url)
+
+
+def result_bus(aws, stack):
+    variables = aws("lambda").get_function_configuration(FunctionName=stack["FunctionName"])["Environment"]["Variables"]
+    return variables["IMDS_RESULT_BUS"]
+
+
+def test_a_result_comes_by_the_bus_as_its_schema_says(aws, stack, local_ec2, instance_id, inbox):
+    arn, received = inbox
+    events, bus = aws("events"), result_bus(aws, stack)
+    events.put_rule(Name="consumer", EventBusName=bus, EventPattern=json.dumps({"detail-type": ["IMDS Tokens Required"]}))
+    events.put_targets(Rule="consumer", EventBusName=bus, Targets=[{"Id": "inbox", "Arn": arn}])
+    local_ec2.put(instance_id)
+    payload = json.loads(invoke(aws, stack, launch(instance_id))[1])
+    assert payload["results"] == {"published": 1, "unpublished": 0}
+
+    event = json.loads(received(instance_id))
+    entry = {"Source": event["source"], "DetailType": event["detail-type"], "Detail": json.dumps(event["detail"])}
+    command = [sys.executable, ROOT / "tests/it/consumer.py"]
+    consumer = subprocess.run(command, input=json.dumps([entry]), capture_output=True, text=True, check=False)
+    assert (consumer.stdout.strip(), consumer.stderr) == ('{"IMDS Tokens Required": 1}', "")
+    assert event["detail"]["cause"]["kind"] == "defaults"
+    events.remove_targets(Rule="consumer", EventBusName=bus, Ids=["inbox"])
+
+
+def test_a_result_comes_as_a_message_that_people_can_read(aws, stack, local_ec2, instance_id, inbox):
+    arn, received = inbox
+    subscription = aws("sns").subscribe(TopicArn=stack["ResultTopicArn"], Protocol="sqs", Endpoint=arn)
+    local_ec2.put(instance_id, **{"aws:autoscaling:groupName": "web-blue", "aws:ec2launchtemplate:id": "lt-1"})
+    invoke(aws, stack, launch(instance_id))
+    message = json.loads(received(instance_id))["Message"]
+    for part in [
+        "session tokens are now required",
+        f"Where: {instance_id} in us-east-1, account ",
+        "Who: arn:aws:sts::111122223333:assumed-role/ci-deployer/pipeline-481 from ",
+        "Cause: auto_scaling_group, launch template lt-1",
+        "Command: aws ec2 modify-launch-template --region us-east-1 --launch-template-id lt-1",
+    ]:
+        assert part in message
+    aws("sns").unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
+
+
+def test_an_exemption_is_used_while_it_lasts(aws, stack, local_ec2, instance_id):
+    day = datetime.now(UTC).date()
+    local_ec2.put(instance_id, **{"imds-exemption": f"{day + timedelta(days=1)} until tomorrow"})
+    report = json.loads(invoke(aws, stack, launch(instance_id))[1])
+    assert report["counts"]["exempt"] == 1
+    assert report["instances"][0]["exemption"] == {"until": str(day + timedelta(days=1)), "reason": "until tomorrow"}
+    local_ec2.put(instance_id, **{"imds-exemption": f"{day - timedelta(days=1)} until yesterday"})
+    report = json.loads(invoke(aws, stack, launch(instance_id))[1])
+    assert report["counts"]["enforced"] == 1
+    assert "ended" in report["instances"][0]["no_exemption"]
+
+
+def test_the_sweep_spares_what_cloudwatch_saw_in_use(aws, stack, local_ec2, instance_id):
+    idle = next(INSTANCE_IDS)
+    for violator in (instance_id, idle):
+        local_ec2.put(violator)
+    for days, calls in [(1, 5), (3, 7), (30, 100)]:
+        sample = {"MetricName": "MetadataNoToken", "Dimensions": [{"Name": "InstanceId", "Value": instance_id}]}
+        when = datetime.now(UTC) - timedelta(days=days)
+        aws("cloudwatch").put_metric_data(Namespace="AWS/EC2", MetricData=[sample | {"Timestamp": when, "Value": calls}])
+    report = json.loads(invoke(aws, stack, EVENTS["ScheduledEvent/rule"])[1])
+    outcomes = {it["instance_id"]: it for it in report["instances"]}
+    assert outcomes[idle]["outcome"] == "enforced"
+    spared = outcomes[instance_id]
+    assert (spared["outcome"], spared["calls_without_token"], spared["in_days"]) == ("in_use", 12, 14)
+    assert local_ec2.tokens(instance_id) == "optional"

@@ -32,8 +32,8 @@ CONFIGURATIONS = [
         {"exemptionTag": "imds-exemption", "exemptionMaxDays": 30, "sweepGraceDays": 14, "resultBus": "security/imds", "resultEmail": "security@example.com"},
     ),
     (
-        {"ResultBus": "arn:aws:events:us-east-1:444455556666:event-bus/all", "Dashboard": "off", "TimeToEnforceAlarmMilliseconds": 60000, "Mode": "observe"},
-        {"resultBus": "arn:aws:events:us-east-1:444455556666:event-bus/all", "dashboard": "off", "timeToEnforceAlarmMilliseconds": 60000, "mode": "observe"},
+        {"ResultBusArn": "arn:aws:events:us-east-1:444455556666:event-bus/all", "Dashboard": "off", "TimeToEnforceAlarmMilliseconds": 60000, "Mode": "observe"},
+        {"resultBusArn": "arn:aws:events:us-east-1:444455556666:event-bus/all", "dashboard": "off", "timeToEnforceAlarmMilliseconds": 60000, "mode": "observe"},
     ),
     (
         {"KmsKeyArn": "arn:aws:kms:us-east-1:111122223333:key/k", "SweepSchedule": "cron(0 3 * * ? *)", "SweepAlarmHours": 24},

@@ -37,7 +37,7 @@ def test_nothing_is_wrong_with_it(parameters):
     [
         {"Mode": "observe"},
         {"Mode": "observe", **EVERYTHING},
-        {"ResultBus": "arn:aws:events:us-east-1:444455556666:event-bus/security"},
+        {"ResultBusArn": "arn:aws:events:us-east-1:444455556666:event-bus/security"},
         {"KmsKeyArn": "arn:aws:kms:us-east-1:111122223333:key/1"},
         {"ApiCallEvents": "off", "StateChangeEvents": "off", "Sweep": "off"},
         {"AlarmEmail": "security@example.com", "ReservedConcurrency": 5, "Architecture": "arm64"},
@@ -62,7 +62,7 @@ def test_in_observe_mode_the_role_cannot_write(parameters):
 
 def test_a_bus_of_another_account_is_only_sent_to():
     bus = "arn:aws:events:us-east-1:444455556666:event-bus/security"
-    resources = templates.resources(ResultBus=bus, ResultEmail="security@example.com")
+    resources = templates.resources(ResultBusArn=bus, ResultEmail="security@example.com")
     assert not [name for name in resources if name.startswith("Result")]
     assert resources["Function"]["Properties"]["Environment"]["Variables"]["IMDS_RESULT_BUS"] == bus
     [statement] = [it for it in templates.statements(resources["FunctionRole"]) if it["Action"] == "events:PutEvents"]
@@ -116,7 +116,7 @@ def at(resources, name):
 def policy(resources, name):
     """The statement of an inline policy that depends on a condition."""
     conditional = [it["Fn::If"][1] for it in at(resources, "FunctionRole")["Policies"] if "Fn::If" in it]
-    [found] = [it for it in conditional if it["PolicyName"] == name]
+    found = next(it for it in conditional if it["PolicyName"] == name)
     return found["PolicyDocument"]["Statement"][0]
 
 

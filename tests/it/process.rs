@@ -139,6 +139,29 @@ fn the_first_event_uses_the_connection_that_init_opened() {
     assert_eq!(model.connections, 1);
 }
 
+/// The calls that arrive at EC2's endpoint when every service's endpoint is that.
+fn calls_of_every_service(name: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    let ec2 = local_ec2(fleet());
+    let endpoint = ec2.endpoint();
+    let variables = [&[("AWS_ENDPOINT_URL", endpoint.as_str())], variables].concat();
+    let function = Function::start(name, &endpoint, &variables);
+    for event in ["RunInstances/three", "ScheduledEvent/rule"] {
+        function.invoke(&sample(event));
+    }
+    ec2.model().calls.iter().map(|call| call.action.clone()).collect()
+}
+
+#[test]
+fn with_every_option_off_ec2_alone_is_called() {
+    let mut calls = calls_of_every_service("options-off", &[]);
+    assert_eq!(calls.remove(0), "none", "the warm-up names no action");
+    assert!(calls.iter().all(|action| action == DESCRIBE || action == MODIFY), "{calls:?}");
+    for option in [("IMDS_RESULT_BUS", "security"), ("IMDS_SWEEP_GRACE_DAYS", "14")] {
+        let calls = calls_of_every_service(option.0, &[option]);
+        assert!(calls[1..].contains(&"none".to_owned()), "a call of another service arrives here too: {calls:?}");
+    }
+}
+
 #[test]
 fn its_log_has_one_line_per_boundary_and_no_event_body() {
     let ec2 = local_ec2(fleet());
