@@ -90,7 +90,8 @@ pub(crate) fn log_instance(instance: &InstanceReport) {
             "tokens not required",
             code = error.code,
             error = error.message,
-            retryable = error.retryable
+            retryable = error.retryable,
+            class = if error.retryable { "retryable" } else { "refused" }
         ),
         Outcome::NotFound => info!(instance_id = %id, outcome = "not_found", "EC2 does not know the instance"),
         Outcome::Compliant { .. } | Outcome::EndpointDisabled { .. } | Outcome::Gone { .. } => {}

@@ -304,6 +304,7 @@ def test_the_sweep_spares_what_cloudwatch_saw_in_use(aws, stack, local_ec2, inst
         when = datetime.now(UTC) - timedelta(days=days)
         aws("cloudwatch").put_metric_data(Namespace="AWS/EC2", MetricData=[sample | {"Timestamp": when, "Value": calls}])
     report = json.loads(invoke(aws, stack, EVENTS["ScheduledEvent/rule"])[1])
+    assert "errorType" not in report, report
     outcomes = {it["instance_id"]: it for it in report["instances"]}
     assert outcomes[idle]["outcome"] == "enforced"
     spared = outcomes[instance_id]
