@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use imds_enforcer::config::Config;
+use imds_enforcer::config::{Config, Mode};
 use imds_enforcer::ec2::IAM_ACTIONS;
+use imds_enforcer::event::EventSummary;
+use imds_enforcer::report::{Instances, Published, Report};
+use serde_json::Value;
 
 use crate::harness::*;
 
@@ -60,6 +63,105 @@ fn the_manual_names_every_command_of_the_makefile() {
     }
 }
 
+/// The names of all properties that a JSON Schema has, at any depth.
+fn properties(schema: &Value) -> Vec<String> {
+    let Some(fields) = schema.as_object() else { return Vec::new() };
+    let own = fields.get("properties").and_then(Value::as_object);
+    let own = own.into_iter().flat_map(|it| it.keys().cloned());
+    own.chain(fields.values().flat_map(properties)).collect()
+}
+
+#[test]
+fn every_field_of_the_schema_and_of_the_report_is_in_the_manual() {
+    let schema: Value = serde_json::from_str(&text("events/schema/result-1.json")).unwrap();
+    let event = EventSummary::default();
+    let report = Report {
+        ignored: Some(String::new()),
+        results: Some(Published::default()),
+        unlisted: 1,
+        ..Report::new(Mode::Enforce, event, Instances::default(), None)
+    };
+    let report = serde_json::to_value(report).unwrap();
+    let counts = report["counts"].as_object().unwrap().keys();
+    let fields = properties(&schema).into_iter().chain(report.as_object().unwrap().keys().chain(counts).cloned());
+    let manual = text("README.md");
+    for field in fields {
+        assert!(manual.contains(&format!("`{field}`")), "{field} is not in the manual");
+    }
+}
+
+#[test]
+fn every_alarm_every_metric_and_every_kind_of_cause_has_its_place_in_the_manual() {
+    let (manual, template) = (text("README.md"), text("infra/template.yaml"));
+    let alarms: Vec<_> = template.lines().filter_map(|line| line.strip_prefix("  ")?.strip_suffix("Alarm:")).collect();
+    assert_eq!(alarms.len(), 7, "{alarms:?}");
+    for alarm in alarms {
+        assert!(manual.contains(&format!("### `{alarm}Alarm`\n")), "{alarm}");
+    }
+    let source = text("src/metrics.rs");
+    let metrics = source.split("#[cfg(test)]").next().unwrap().split('"').skip(1).step_by(2);
+    let metrics = metrics
+        .filter(|it| ["Instances", "Ec2", "Results", "TimeTo", "Duration"].iter().any(|start| it.starts_with(start)));
+    let kinds = text("src/cause.rs");
+    let kinds: Vec<_> =
+        kinds.lines().filter_map(|line| line.trim().strip_prefix("Self::")?.split('"').nth(1)).collect();
+    assert_eq!(kinds.len(), 12, "{kinds:?}");
+    for word in metrics.chain(kinds) {
+        assert!(manual.contains(&format!("`{word}`")), "{word}");
+    }
+}
+
+#[test]
+fn the_log_queries_of_the_manual_use_commands_of_logs_insights_and_fields_of_the_log() {
+    let manual = text("README.md");
+    let queries = manual.lines().filter(|line| line.starts_with("filter "));
+    let log = ["src/telemetry.rs", "src/report.rs"].map(text).concat();
+    let mut checked = 0;
+    for query in queries {
+        let mut aliases = Vec::new();
+        for stage in query.split('|').map(str::trim) {
+            let words: Vec<_> = unquoted(stage);
+            assert!(["fields", "filter", "stats", "sort", "limit", "display"].contains(&words[0].as_str()), "{stage}");
+            aliases.extend(words.windows(2).filter(|pair| pair[0] == "as").map(|pair| pair[1].clone()));
+            for word in &words[1..] {
+                let is_syntax = [
+                    "in",
+                    "and",
+                    "as",
+                    "by",
+                    "asc",
+                    "desc",
+                    "ispresent",
+                    "count_distinct",
+                    "count",
+                    "latest",
+                    "pct",
+                    "max",
+                    "bin",
+                ]
+                .contains(&word.as_str());
+                let is_number = word.starts_with(|c: char| c.is_ascii_digit());
+                let is_field = log.contains(&format!("{word} = "))
+                    || log.contains(&format!("{word}: "))
+                    || log.contains(&format!("log!(info, \"in_use\", \"in use without tokens\", {word}"));
+                assert!(
+                    is_syntax || is_number || word.starts_with('@') || aliases.contains(word) || is_field,
+                    "{word} in {stage}"
+                );
+            }
+        }
+        checked += 1;
+    }
+    assert_eq!(checked, 6);
+}
+
+/// The words of a query that are not text in quotes.
+fn unquoted(query: &str) -> Vec<String> {
+    let outside: String = query.split('"').step_by(2).collect::<Vec<_>>().join(" ");
+    let words = outside.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '@')));
+    words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
 #[test]
 fn the_measurements_of_the_manual_are_the_latest() {
     let header = "| times imds-enforcer's |";
@@ -76,10 +178,16 @@ fn every_source_file_says_what_it_knows() {
 }
 
 #[test]
-fn only_one_file_names_the_sdk_for_ec2_and_its_actions_are_the_calls_it_makes() {
+fn only_one_file_names_each_sdk_and_that_of_ec2_lists_the_actions_of_its_calls() {
     for (path, source) in sources() {
         let code = source.split("#[cfg(test)]").next().unwrap();
-        assert_eq!(code.contains("aws_sdk_ec2"), path.ends_with("src/ec2.rs"), "{}", path.display());
+        for (sdk, file) in [
+            ("aws_sdk_ec2", "ec2.rs"),
+            ("aws_sdk_cloudwatch", "cloudwatch.rs"),
+            ("aws_sdk_eventbridge", "eventbridge.rs"),
+        ] {
+            assert_eq!(code.contains(sdk), path.ends_with(format!("src/{file}")), "{}", path.display());
+        }
     }
     let source = text("src/ec2.rs");
     let calls =

@@ -67,9 +67,9 @@ async fn observe_mode_says_of_every_sample_what_enforce_mode_writes_and_writes_n
     let mut compared = 0;
     for name in names() {
         let (enforced, observed) = (local_ec2(fleet()), local_ec2(fleet()));
-        let mut observer = enforcer(&observed).await;
-        observer.mode = Mode::Observe;
-        let reports = (handle(&enforced, &sample(&name)).await, observer.handle(&sample(&name), in_a_minute()).await);
+        let mut function = enforcer(&observed).await;
+        function.mode = Mode::Observe;
+        let reports = (handle(&enforced, &sample(&name)).await, function.handle(&sample(&name), in_a_minute()).await);
         assert_eq!(count(&observed, MODIFY), 0, "{name}");
         let (Ok(_) | Err(InvocationError::Incomplete(_)), Ok(_) | Err(InvocationError::Incomplete(_))) = &reports
         else {
