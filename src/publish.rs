@@ -68,6 +68,9 @@ impl Publisher<'_> {
             if events.is_empty() {
                 return;
             }
+            if Instant::now() + WAIT >= self.end {
+                return self.give_up(events.len(), Some(too_late()));
+            }
             sleep(WAIT).await;
         }
     }
@@ -152,13 +155,17 @@ mod tests {
 
     /// What becomes of events of this size, and how many each call had.
     async fn published(sizes: &[usize], answers: &[Answer]) -> (Published, Vec<usize>) {
+        published_in(Duration::from_secs(10), sizes, answers).await
+    }
+
+    async fn published_in(left: Duration, sizes: &[usize], answers: &[Answer]) -> (Published, Vec<usize>) {
         let bus = Bus { answers: Mutex::new(answers.iter().copied().collect()), ..Bus::default() };
         let (sender, results) = mpsc::channel(1000);
         for size in sizes {
             sender.send(ResultEvent { detail_type: "", detail: "x".repeat(*size) }).await.unwrap();
         }
         drop(sender);
-        let published = publish(&bus, results, Instant::now() + Duration::from_secs(10)).await;
+        let published = publish(&bus, results, Instant::now() + left).await;
         (published, bus.calls.into_inner().unwrap())
     }
 
@@ -188,6 +195,13 @@ mod tests {
         let (told, calls) = published(&[100; 10], &[Answer::TakesOne { retryable: true }; 3]).await;
         assert_eq!((counts(&told), calls), ((3, 7), vec![10, 9, 8]));
         assert_eq!(told.error.unwrap().code, "ThrottlingException");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn near_the_end_nothing_is_sent_again() {
+        let (told, calls) =
+            published_in(Duration::from_millis(100), &[100; 10], &[Answer::TakesOne { retryable: true }]).await;
+        assert_eq!((counts(&told), calls), ((1, 9), vec![10]));
     }
 
     #[tokio::test(start_paused = true)]

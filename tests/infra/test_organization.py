@@ -28,7 +28,7 @@ def stack_set():
 
 def test_the_stack_set_gives_the_stack_only_parameters_that_it_has():
     given = {it["ParameterKey"]: it["ParameterValue"] for it in stack_set()["Parameters"]}
-    assert given == {"Mode": "observe", "AlarmEmail": ""}
+    assert given == {"Mode": "observe", "ExemptionTag": "", "SweepGraceDays": "0", "ResultBusArn": "", "AlarmEmail": ""}
     assert given.keys() <= sam.raw()["Parameters"].keys()
 
 

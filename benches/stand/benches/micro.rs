@@ -19,7 +19,6 @@ of_the_function!(event, "../../../src/event.rs");
 of_the_function!(instance, "../../../src/instance.rs");
 of_the_function!(policy, "../../../src/policy.rs");
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -45,17 +44,13 @@ fn read(criterion: &mut Criterion) {
 }
 
 fn decide(criterion: &mut Criterion) {
-    let instance = instance::Instance {
-        id: "i-0123456789abcdef0".parse().expect("an id"),
-        state: "running".into(),
-        metadata_options: instance::MetadataOptions {
-            http_tokens: Some("optional".into()),
-            http_endpoint: Some("enabled".into()),
-            ..instance::MetadataOptions::default()
-        },
-        tags: BTreeMap::new(),
-        managed_by: None,
+    let metadata_options = instance::MetadataOptions {
+        http_tokens: Some("optional".into()),
+        http_endpoint: Some("enabled".into()),
+        ..instance::MetadataOptions::default()
     };
+    let id = "i-0123456789abcdef0".parse().expect("an id");
+    let instance = instance::Instance::new(id, "running".into(), metadata_options);
     criterion.bench_function("decide", |bencher| bencher.iter(|| policy::decide(black_box(&instance), false)));
 }
 

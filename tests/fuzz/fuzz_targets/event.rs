@@ -8,7 +8,7 @@ mod event;
 #[expect(dead_code, reason = "a part of the function, of which the rest is not here")]
 mod instance;
 
-use event::{Invocation, Request};
+use event::{Call, Invocation, Request};
 use libfuzzer_sys::fuzz_target;
 
 /// Longest text that a refusal may have: it ends in logs and in the attributes of dead letters.
@@ -33,6 +33,10 @@ fn check(request: &Request) {
     match &request.targets {
         Ok(targets) => assert!(targets.violators || !targets.named.is_empty()),
         Err(ignored) => assert!(!ignored.to_string().is_empty()),
+    }
+    if let Some(origin) = &request.origin {
+        assert!(!origin.call.loosens() || matches!(origin.call, Call::ModifyInstanceMetadataOptions { .. }));
+        assert!(origin.caller.source_address.as_ref().is_none_or(|it| it.chars().count() <= 2048));
     }
 }
 
