@@ -1,7 +1,7 @@
 //! What is told of an instance on a bus: one event, as `events/schema/result-1.json` says.
 //!
-//! Pure. Detail-types and fields are a contract: a change that a reader could not live with is a
-//! new version of the schema.
+//! Pure. Detail-types and fields are a contract: any change of them, an added field too, is a new
+//! version of the schema.
 
 use serde::Serialize;
 
