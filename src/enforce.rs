@@ -607,14 +607,14 @@ impl<E: Ec2> Enforcer<E> {
                 let details = self.details(&instance, self.judge(&instance), work);
                 (instance.id, (Outcome::Failed { before: Some(instance.metadata_options), error }, details))
             }
+            // Of what was not described, of which there may be any number, the report is enough.
             Finding::Unknown(id) => {
-                let outcome = not_found(&id, work, None);
-                (id, (outcome, Details::default()))
+                let instance = InstanceReport::new(id.as_str(), not_found(&id, work, None));
+                return (id, instance);
             }
-            // The look-up failed, not the instance: the report is enough.
             Finding::Failed(id, error) => {
-                let outcome = Outcome::Failed { before: None, error };
-                return (id.clone(), InstanceReport::new(id.as_str(), outcome));
+                let instance = InstanceReport::new(id.as_str(), Outcome::Failed { before: None, error });
+                return (id, instance);
             }
         };
         let instance = InstanceReport { instance_id: id.to_string(), outcome, details };
