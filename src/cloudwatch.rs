@@ -3,7 +3,7 @@
 //! The only file that names the SDK for CloudWatch. Its client is built only for a sweep that
 //! spares instances in use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ impl SdkCloudWatch {
     async fn ask(&self, ids: &[InstanceId], days: u16, now: DateTime<Utc>) -> Result<Calls, Failure> {
         let since = now.checked_sub_days(Days::new(days.into())).unwrap_or_default();
         let mut calls = Calls::new();
-        let mut incomplete: Vec<_> = ids.iter().collect();
+        let mut incomplete: BTreeSet<&str> = ids.iter().map(InstanceId::as_str).collect();
         let mut next_token = None;
         loop {
             let call = self.client.get_metric_data().set_metric_data_queries(Some(queries(ids)));
@@ -72,15 +72,12 @@ impl SdkCloudWatch {
             let answer =
                 Box::pin(call.send()).await.map_err(|error| classify(&error, IAM_ACTIONS[0]).into_failure())?;
             for result in answer.metric_data_results() {
-                let Some(id) = result.label().and_then(|label| ids.iter().find(|id| id.as_str() == label)) else {
-                    continue;
-                };
-                let count = count(result);
-                if count > 0 {
-                    *calls.entry(id.clone()).or_default() += count;
-                }
+                let Some(id) = result.label() else { continue };
                 if result.status_code() == Some(&StatusCode::Complete) {
-                    incomplete.retain(|it| *it != id);
+                    incomplete.remove(id);
+                }
+                if let (count @ 1.., Ok(id)) = (count(result), id.parse()) {
+                    *calls.entry(id).or_default() += count;
                 }
             }
             next_token = answer.next_token().filter(|token| !token.is_empty()).map(str::to_owned);

@@ -26,7 +26,7 @@ use crate::eventbridge::ResultBus;
 use crate::exemption::{Exemption, Exemptions, NoExemption};
 use crate::instance::{HttpTokens, Instance, InstanceId, MalformedInstanceId, MetadataOptions};
 use crate::metrics::Measurements;
-use crate::policy::{Decision, decide};
+use crate::policy::{Decision, decide, hop_limit_warning};
 use crate::publish::publish;
 use crate::report::{Details, Failure, InstanceReport, Instances, MessageReport, Outcome, Published, Report};
 use crate::request_rate::RequestRate;
@@ -88,10 +88,6 @@ const BEFORE_EVENT: TimeDelta = TimeDelta::minutes(5);
 
 /// Results that wait to be sent; EC2 allows fewer writes in a minute.
 const RESULTS_WAITING: usize = 1000;
-
-/// Of a container host whose tokens are, or would be, required.
-pub const HOP_LIMIT_WARNING: &str = "tokens are required with a hop limit of 1, and this looks like a host of containers: workloads that ask through \
-     a network of their own get no credentials; raise http_put_response_hop_limit to 2, or give them roles of their own";
 
 /// Waits for a new instance: 3.75 s in all, which EC2 rarely needs.
 const WAITS: [Duration; 4] =
@@ -202,12 +198,16 @@ fn deadline_exceeded(what: &str) -> Ec2Error {
 /// What looking up yields, one by one.
 enum Finding {
     Described(Instance),
-    /// Used without a token so often.
-    InUse(Instance, u64),
-    /// Not known whether it is used without tokens.
-    Unjudged(Instance, Failure),
+    /// Described, and left as it is: in use without tokens, or not known whether it is.
+    Left(Instance, WhyLeft),
     Unknown(InstanceId),
     Failed(InstanceId, Failure),
+}
+
+/// Why the sweep leaves an instance as it is.
+enum WhyLeft {
+    InUse { calls_without_token: u64, in_days: u16 },
+    NotKnown(Failure),
 }
 
 /// What one invocation looks after: the targets of its events, merged.
@@ -255,10 +255,9 @@ impl Work {
         Self { event: Arc::new(event), ..Self::default() }
     }
 
-    fn add(&mut self, targets: &Targets, event: &EventSummary, origin: Option<&Arc<Origin>>) {
-        let event = Arc::new(event.clone());
+    fn add(&mut self, targets: &Targets, event: &Arc<EventSummary>, origin: Option<&Arc<Origin>>) {
         for id in &targets.named {
-            self.named.entry(id.clone()).or_default().hear(&event, origin, targets.must_exist);
+            self.named.entry(id.clone()).or_default().hear(event, origin, targets.must_exist);
         }
         self.malformed.extend(targets.malformed.iter().cloned());
         self.violators |= targets.violators;
@@ -341,7 +340,8 @@ impl<E: Ec2> Enforcer<E> {
             Err(ignored) => Report::of_ignored(self.mode, request.event, ignored.to_string()),
             Ok(targets) => {
                 let mut work = Work::of(request.event.clone());
-                work.add(&targets, &request.event, request.origin.as_ref());
+                let event = Arc::clone(&work.event);
+                work.add(&targets, &event, request.origin.as_ref());
                 let done = self.look_after(&work, deadline).await;
                 Report { results: done.results, ..Report::new(self.mode, request.event, done.instances, done.error) }
             }
@@ -360,7 +360,9 @@ impl<E: Ec2> Enforcer<E> {
         let mut work = Work::of(event.clone());
         for message in &messages {
             match &message.request {
-                Ok(Request { targets: Ok(targets), event, origin }) => work.add(targets, event, origin.as_ref()),
+                Ok(Request { targets: Ok(targets), event, origin }) => {
+                    work.add(targets, &Arc::new(event.clone()), origin.as_ref());
+                }
                 Ok(Request { targets: Err(_), .. }) => {}
                 Err(error) => log_refusal(error),
             }
@@ -532,11 +534,13 @@ impl<E: Ec2> Enforcer<E> {
             let answer =
                 answer.unwrap_or_else(|_| Err(deadline_exceeded("CloudWatch had not answered").into_failure()));
             findings.extend(instances.iter().cloned().map(|instance| match &answer {
-                Ok(calls) => match calls.get(&instance.id) {
-                    Some(calls) => Finding::InUse(instance, *calls),
+                Ok(calls) => match calls.get(&instance.id).copied() {
+                    Some(calls_without_token) => {
+                        Finding::Left(instance, WhyLeft::InUse { calls_without_token, in_days: grace.days })
+                    }
                     None => Finding::Described(instance),
                 },
-                Err(error) => Finding::Unjudged(instance, error.clone()),
+                Err(error) => Finding::Left(instance, WhyLeft::NotKnown(error.clone())),
             }));
         }
         findings
@@ -597,15 +601,16 @@ impl<E: Ec2> Enforcer<E> {
     async fn conclude(&self, finding: Finding, work: &Work, deadline: Deadline) -> (InstanceId, InstanceReport) {
         let (id, (outcome, details)) = match finding {
             Finding::Described(instance) => (instance.id.clone(), self.act(instance, work, deadline).await),
-            Finding::InUse(instance, calls_without_token) => {
+            Finding::Left(instance, why) => {
                 let details = self.details(&instance, self.judge(&instance), work);
-                let in_days = self.options.grace.as_ref().map_or(0, |grace| grace.days);
                 let before = instance.metadata_options;
-                (instance.id, (Outcome::InUse { before, calls_without_token, in_days }, details))
-            }
-            Finding::Unjudged(instance, error) => {
-                let details = self.details(&instance, self.judge(&instance), work);
-                (instance.id, (Outcome::Failed { before: Some(instance.metadata_options), error }, details))
+                let outcome = match why {
+                    WhyLeft::InUse { calls_without_token, in_days } => {
+                        Outcome::InUse { before, calls_without_token, in_days }
+                    }
+                    WhyLeft::NotKnown(error) => Outcome::Failed { before: Some(before), error },
+                };
+                (instance.id, (outcome, details))
             }
             // Of what was not described, of which there may be any number, the report is enough.
             Finding::Unknown(id) => {
@@ -707,14 +712,6 @@ impl<E: Ec2> Enforcer<E> {
         };
         Outcome::Failed { before: Some(before), error }
     }
-}
-
-/// That a hop limit of 1 may keep containers from their credentials, where tokens are, or would
-/// be, required.
-fn hop_limit_warning(instance: &Instance, decision: Decision) -> Option<&'static str> {
-    let is_required = matches!(decision, Decision::Compliant | Decision::RequireTokens);
-    let is_one = instance.metadata_options.http_put_response_hop_limit == Some(1);
-    (is_required && is_one && instance.hosts_containers()).then_some(HOP_LIMIT_WARNING)
 }
 
 /// Of what stood in an id's place.
@@ -850,7 +847,7 @@ mod tests {
         for order in [[true, false], [false, true]] {
             let mut work = Work::default();
             for must_exist in order {
-                work.add(&targets(&id, must_exist), &EventSummary::default(), None);
+                work.add(&targets(&id, must_exist), &Arc::default(), None);
             }
             assert!(work.named[&id].must_exist);
         }
@@ -873,7 +870,7 @@ mod tests {
             let mut work = Work::default();
             for is_change in order {
                 let (event, origin) = if is_change { (&change, Some(&origin)) } else { (&state_change, None) };
-                work.add(&targets(&id, true), event, origin);
+                work.add(&targets(&id, true), &Arc::new(event.clone()), origin);
             }
             assert_eq!((work.event(&id), work.origin(&id)), (&change, Some(&*origin)));
             assert_eq!(work.named[&id].since, state_change.time);

@@ -22,7 +22,7 @@
 //! | [`instance`] | EC2's words for an instance: the ground floor |
 //! | [`event`] | what an invocation's JSON asks for; pure |
 //! | [`exemption`] | what a tag must say to exempt, and until when; pure |
-//! | [`policy`] | the decision table; pure |
+//! | [`policy`] | the decision table, and what is warned of; pure |
 //! | [`cause`] | why tokens are not required, and what mends that; pure |
 //! | [`aws_command`] | commands of the AWS CLI that a report suggests; pure |
 //! | [`report`] | what was done, as data; pure |

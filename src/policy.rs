@@ -40,6 +40,19 @@ pub fn decide(instance: &Instance, exempt: bool) -> Decision {
     }
 }
 
+/// Of a container host whose tokens are, or would be, required.
+pub const HOP_LIMIT_WARNING: &str = "tokens are required with a hop limit of 1, and this looks like a host of containers: workloads that ask through \
+     a network of their own get no credentials; raise http_put_response_hop_limit to 2, or give them roles of their own";
+
+/// That a hop limit of 1 may keep containers from their credentials, where tokens are, or would
+/// be, required.
+#[must_use]
+pub fn hop_limit_warning(instance: &Instance, decision: Decision) -> Option<&'static str> {
+    let is_required = matches!(decision, Decision::Compliant | Decision::RequireTokens);
+    let is_one = instance.metadata_options.http_put_response_hop_limit == Some(1);
+    (is_required && is_one && instance.hosts_containers()).then_some(HOP_LIMIT_WARNING)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +96,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_hop_limit_of_one_is_warned_of_on_hosts_of_containers_whose_tokens_are_or_would_be_required() {
+        let mut host = instance("running", Some("enabled"), Some("optional"));
+        host.metadata_options.http_put_response_hop_limit = Some(1);
+        host.tags.insert("eks:cluster-name".to_owned(), "blue".to_owned());
+        for (decision, warned) in [
+            (Decision::Compliant, true),
+            (Decision::RequireTokens, true),
+            (Decision::Exempt, false),
+            (Decision::EndpointDisabled, false),
+            (Decision::Gone, false),
+        ] {
+            assert_eq!(hop_limit_warning(&host, decision).is_some(), warned, "{decision:?}");
+        }
+        host.metadata_options.http_put_response_hop_limit = Some(2);
+        assert_eq!(hop_limit_warning(&host, Decision::Compliant), None);
+        host.metadata_options.http_put_response_hop_limit = Some(1);
+        host.tags.clear();
+        assert_eq!(hop_limit_warning(&host, Decision::Compliant), None);
     }
 
     #[test]

@@ -272,7 +272,7 @@ mod tests {
                 cause: Some(Box::new(long_cause())),
                 time_to_enforce_ms: Some(86_400_000),
                 undo: Some("aws ec2 modify-instance-metadata-options ".repeat(4)),
-                warnings: vec![crate::enforce::HOP_LIMIT_WARNING],
+                warnings: vec![crate::policy::HOP_LIMIT_WARNING],
                 ..Details::default()
             };
             let instance = InstanceReport { instance_id: format!("i-{n:017x}"), outcome, details };

@@ -168,7 +168,6 @@ export class ImdsEnforcer extends Construct {
   readonly resultTopic?: sns.ITopic;
 
   private readonly resultBus?: events.IEventBus;
-  private ownBus?: events.CfnEventBus;
 
   constructor(scope: Construct, id: string, private readonly props: ImdsEnforcerProps = {}) {
     super(scope, id);
@@ -286,7 +285,7 @@ export class ImdsEnforcer extends Construct {
         IMDS_EXEMPTION_TAG: this.props.exemptionTag ?? '',
         IMDS_EXEMPTION_MAX_DAYS: `${this.props.exemptionMaxDays ?? 90}`,
         IMDS_SWEEP_GRACE_DAYS: `${this.props.sweepGraceDays ?? 0}`,
-        IMDS_RESULT_BUS: this.ownBus ? this.ownBus.ref : (this.resultBus?.eventBusArn ?? ''),
+        IMDS_RESULT_BUS: (this.makesBus ? this.resultBus?.eventBusName : this.resultBus?.eventBusArn) ?? '',
       },
       logGroup: this.logGroup,
       loggingFormat: lambda.LoggingFormat.JSON,
@@ -422,24 +421,28 @@ export class ImdsEnforcer extends Construct {
     return this.topic('Alarm', 'AlarmsOfThisAccount', 'cloudwatch.amazonaws.com', ofThisAccount);
   }
 
+  /** Whether the bus is one that is made here. */
+  private get makesBus() {
+    return typeof this.props.resultBus === 'string';
+  }
+
   private makeResultBus(): events.IEventBus | undefined {
     const { resultBus } = this.props;
     if (typeof resultBus !== 'string') return resultBus;
-    this.ownBus = new events.CfnEventBus(this, 'ResultEventBus', {
-      name: resultBus,
+    return new events.EventBus(this, 'ResultEventBus', {
+      eventBusName: resultBus,
       description: 'An event for each violator that imds-enforcer found',
     });
-    return events.EventBus.fromEventBusArn(this, 'ResultEventBusByArn', this.ownBus.attrArn);
   }
 
   /** Of a bus that is made here: a message for each event. */
   private makeResults() {
-    if (!this.ownBus) return undefined;
+    if (!this.makesBus || !this.resultBus) return undefined;
     const lines = ['<what>', 'Where: <where>, account <account>, at <time>', 'Who: <who>', 'Cause: <cause>', 'Command: <command>'];
     const ofSummary = ['cause', 'command', 'what', 'where', 'who'].map((it) => [it, `$.detail.summary.${it}`]);
     const rule = new events.CfnRule(this, 'ResultRule', {
       description: 'A message for each violator',
-      eventBusName: this.ownBus.ref,
+      eventBusName: this.resultBus.eventBusName,
       state: 'ENABLED',
       eventPattern: { source: ['imds-enforcer'] },
     });

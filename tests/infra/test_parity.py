@@ -28,8 +28,8 @@ CONFIGURATIONS = [
         {"alarmEmail": "security@example.com", "reservedConcurrency": 5, "architecture": "arm64", "xray": "on", "logRetention": 365},
     ),
     (
-        {"ExemptionTag": "imds-exemption", "ExemptionMaxDays": 30, "SweepGraceDays": 14, "ResultBus": "security/imds", "ResultEmail": "security@example.com"},
-        {"exemptionTag": "imds-exemption", "exemptionMaxDays": 30, "sweepGraceDays": 14, "resultBus": "security/imds", "resultEmail": "security@example.com"},
+        {"ExemptionTag": "imds-exemption", "ExemptionMaxDays": 30, "SweepGraceDays": 14, "ResultBus": "security-imds", "ResultEmail": "security@example.com"},
+        {"exemptionTag": "imds-exemption", "exemptionMaxDays": 30, "sweepGraceDays": 14, "resultBus": "security-imds", "resultEmail": "security@example.com"},
     ),
     (
         {"ResultBusArn": "arn:aws:events:us-east-1:444455556666:event-bus/all", "Dashboard": "off", "TimeToEnforceAlarmMilliseconds": 60000, "Mode": "observe"},
