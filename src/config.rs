@@ -10,7 +10,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::exemption::Exemptions;
+use crate::policy::exemption::Exemptions;
 
 /// Everything that can be configured, checked.
 #[derive(Debug, Clone)]

@@ -17,44 +17,26 @@
 //!
 //! # Layout
 //!
-//! | module | knows |
+//! | room | knows |
 //! |---|---|
 //! | [`instance`] | EC2's words for an instance: the ground floor |
-//! | [`event`] | what an invocation's JSON asks for; pure |
-//! | [`exemption`] | what a tag must say to exempt, and until when; pure |
-//! | [`policy`] | the decision table, and what is warned of; pure |
-//! | [`cause`] | why tokens are not required, and what mends that; pure |
-//! | [`aws_command`] | commands of the AWS CLI that a report suggests; pure |
-//! | [`report`] | what was done, as data; pure |
-//! | [`result_event`] | what is told of an instance on a bus; pure |
-//! | [`metrics`] | metrics in CloudWatch's embedded format; pure |
+//! | [`policy`] | the decision table, exemptions, and what is warned of; pure |
+//! | [`event`] | what an invocation's JSON asks for, and what CloudTrail recorded of the call; pure |
+//! | [`cause`] | why tokens are not required, and the commands that mend that; pure |
+//! | [`report`] | what was done, as data: the answer, results for a bus, metrics; pure |
 //! | [`config`] | what the environment variables mean; pure |
-//! | [`request_rate`] | how fast an action of EC2 may be called |
-//! | [`ec2`] | the port to EC2 and the SDK behind it: the only file that names the SDK for EC2 |
-//! | [`cloudwatch`] | the port to CloudWatch, for a sweep that spares instances in use |
-//! | [`eventbridge`] | the port to EventBridge, for results on a bus |
-//! | [`http`] | the SDK's HTTP client: TLS, roots, proxies |
+//! | [`aws`] | the ports to EC2, CloudWatch and EventBridge, and the SDK behind them |
 //! | [`enforce`] | one invocation from event to report |
-//! | [`publish`] | results on their way to the bus |
 //! | [`telemetry`] | the log |
 //!
 //! Arrows run one way: the binary, then `enforce`, then the others, then `instance`.
 
-pub mod aws_command;
+pub mod aws;
 pub mod cause;
-pub mod cloudwatch;
 pub mod config;
-pub mod ec2;
 pub mod enforce;
 pub mod event;
-pub mod eventbridge;
-pub mod exemption;
-pub mod http;
 pub mod instance;
-pub mod metrics;
 pub mod policy;
-pub mod publish;
 pub mod report;
-pub mod request_rate;
-pub mod result_event;
 pub mod telemetry;

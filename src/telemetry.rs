@@ -15,9 +15,9 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use crate::cause::Cause;
 use crate::config::Config;
 use crate::event::EventError;
-use crate::exemption::Exemption;
 use crate::instance::{HttpTokens, MetadataOptionsState};
-use crate::metrics::{Measurements, embedded};
+use crate::policy::exemption::Exemption;
+use crate::report::metrics::{Measurements, embedded};
 use crate::report::{Counts, InstanceReport, MessageReport, Outcome, Published, Report};
 
 /// Sends every line that passes `filter` to standard output, which Lambda takes to CloudWatch Logs.
@@ -35,7 +35,7 @@ pub fn init(filter: Targets) -> Result<(), TryInitError> {
 }
 
 /// The target of lines that are documents of the embedded metric format.
-const METRICS: &str = "imds_enforcer::metrics";
+const METRICS: &str = "imds_enforcer::report::metrics";
 
 /// After an invocation that looked after instances: its metrics.
 pub(crate) fn log_metrics(measured: &Measurements) {

@@ -34,8 +34,8 @@ WITHOUT_RESOURCE = {
 
 
 def iam_actions_of_the_code(file):
-    """The list that stands beside the calls in a file of `src/`."""
-    source = (ROOT / "src" / file).read_text()
+    """The list that stands beside the calls in a file of `src/aws/`."""
+    source = (ROOT / "src/aws" / file).read_text()
     declared = re.search(r"const IAM_ACTIONS: \[&str; \d+\] = \[(.*?)\];", source, re.DOTALL)
     return set(re.findall(r'"(.+?)"', declared[1]))
 

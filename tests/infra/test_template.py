@@ -71,7 +71,7 @@ def test_a_bus_of_another_account_is_only_sent_to():
 
 def test_the_dashboard_shows_metrics_that_the_function_has():
     body = json.loads(templates.resources()["Board"]["Properties"]["DashboardBody"])
-    source = (templates.ROOT / "src/metrics.rs").read_text()
+    source = (templates.ROOT / "src/report/metrics.rs").read_text()
     shown = [metric[1] for widget in body["widgets"] for metric in widget["properties"].get("metrics", []) if metric[0] == "ImdsEnforcer"]
     assert len(shown) > 10
     alarms = [it["Properties"] for it in checks.of_type(templates.resources(), "AWS::CloudWatch::Alarm").values()]

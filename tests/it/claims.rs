@@ -1,9 +1,9 @@
 //! What documentation and layout claim, held to the code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use imds_enforcer::aws::ec2::IAM_ACTIONS;
 use imds_enforcer::config::{Config, Mode};
-use imds_enforcer::ec2::IAM_ACTIONS;
 use imds_enforcer::event::EventSummary;
 use imds_enforcer::report::{Instances, Published, Report};
 use serde_json::Value;
@@ -18,10 +18,13 @@ fn table(text: &str, header: &str) -> Vec<String> {
     rows.map(|row| row.chars().filter(|c| !matches!(c, ' ' | '`' | '-')).collect()).collect()
 }
 
+/// Every source file of the function, with its text.
 fn sources() -> Vec<(PathBuf, String)> {
-    let folders = ["src", "src/bin"].map(|folder| root().join(folder));
-    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()).map(|file| file.unwrap().path());
-    let files = files.filter(|path| path.extension().is_some_and(|it| it == "rs"));
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    }
+    let files = files(&root().join("src")).into_iter().filter(|path| path.extension().is_some_and(|it| it == "rs"));
     files.map(|path| (path.clone(), text(path))).collect()
 }
 
@@ -98,11 +101,11 @@ fn every_alarm_every_metric_and_every_kind_of_cause_has_its_place_in_the_manual(
     for alarm in alarms {
         assert!(manual.contains(&format!("### `{alarm}Alarm`\n")), "{alarm}");
     }
-    let source = text("src/metrics.rs");
+    let source = text("src/report/metrics.rs");
     let metrics = source.split("#[cfg(test)]").next().unwrap().split('"').skip(1).step_by(2);
     let metrics = metrics
         .filter(|it| ["Instances", "Ec2", "Results", "TimeTo", "Duration"].iter().any(|start| it.starts_with(start)));
-    let kinds = text("src/cause.rs");
+    let kinds = text("src/cause/mod.rs");
     let kinds: Vec<_> =
         kinds.lines().filter_map(|line| line.trim().strip_prefix("Self::")?.split('"').nth(1)).collect();
     assert_eq!(kinds.len(), 12, "{kinds:?}");
@@ -115,7 +118,7 @@ fn every_alarm_every_metric_and_every_kind_of_cause_has_its_place_in_the_manual(
 fn the_log_queries_of_the_manual_use_commands_of_logs_insights_and_fields_of_the_log() {
     let manual = text("README.md");
     let queries = manual.lines().filter(|line| line.starts_with("filter "));
-    let log = ["src/telemetry.rs", "src/report.rs"].map(text).concat();
+    let log = ["src/telemetry.rs", "src/report/mod.rs"].map(text).concat();
     let mut checked = 0;
     for query in queries {
         let mut aliases = Vec::new();
@@ -184,10 +187,10 @@ fn only_one_file_names_each_sdk_and_that_of_ec2_lists_the_actions_of_its_calls()
             ("aws_sdk_cloudwatch", "cloudwatch.rs"),
             ("aws_sdk_eventbridge", "eventbridge.rs"),
         ] {
-            assert_eq!(code.contains(sdk), path.ends_with(format!("src/{file}")), "{}", path.display());
+            assert_eq!(code.contains(sdk), path.ends_with(format!("src/aws/{file}")), "{}", path.display());
         }
     }
-    let source = text("src/ec2.rs");
+    let source = text("src/aws/ec2.rs");
     let calls =
         source.split("client").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('.')?.split("()").next());
     let mut calls: Vec<_> = calls.map(|call| format!("ec2:{}", pascal_case(call))).collect();

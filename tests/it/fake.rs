@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use imds_enforcer::ec2::{Ec2, Ec2Error, Page, Which};
+use imds_enforcer::aws::ec2::{Ec2, Ec2Error, Page, Which};
 use imds_enforcer::instance::{HttpEndpoint, HttpTokens, Instance, InstanceId, InstanceState, MetadataOptions};
 
 /// Instances, and the ids of those that were written to, in order.

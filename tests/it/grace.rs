@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
-use imds_enforcer::cloudwatch::{Calls, MetadataUse};
+use imds_enforcer::aws::cloudwatch::{Calls, MetadataUse};
+use imds_enforcer::aws::ec2::SdkEc2;
 use imds_enforcer::config::Mode;
-use imds_enforcer::ec2::SdkEc2;
 use imds_enforcer::enforce::{Enforcer, Grace};
 use imds_enforcer::instance::InstanceId;
 use imds_enforcer::report::Failure;

@@ -69,7 +69,7 @@ fn a_certificate_that_amazon_did_not_sign_is_tried_with_the_environments_roots()
 #[test]
 fn the_roots_of_the_function_are_those_of_amazon_as_others_know_them() {
     let known = std::fs::read_to_string(site_packages().join("certifi/cacert.pem")).unwrap();
-    let own = text("src/amazon_roots.pem");
+    let own = text("src/aws/amazon_roots.pem");
     let blocks: Vec<_> = own.split("-----BEGIN").skip(1).map(|it| it.split("-----END").next().unwrap()).collect();
     assert_eq!(blocks.len(), 5);
     for block in blocks {

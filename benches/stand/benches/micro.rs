@@ -15,9 +15,9 @@ macro_rules! of_the_function {
     };
 }
 
-of_the_function!(event, "../../../src/event.rs");
+of_the_function!(event, "../../../src/event/mod.rs");
 of_the_function!(instance, "../../../src/instance.rs");
-of_the_function!(policy, "../../../src/policy.rs");
+of_the_function!(policy, "../../../src/policy/mod.rs");
 
 use std::hint::black_box;
 

@@ -33,7 +33,7 @@ impl Ec2 {
         let local = LocalEc2::start(0, model)?;
         let (acceptor, root) = tls()?;
         let (few_roots, many_roots) = (folder.join("few-roots.pem"), folder.join("many-roots.pem"));
-        fs::write(&few_roots, include_str!("../../../src/amazon_roots.pem").to_owned() + &root)?;
+        fs::write(&few_roots, include_str!("../../../src/aws/amazon_roots.pem").to_owned() + &root)?;
         fs::write(&many_roots, fs::read_to_string(certifi)? + "\n" + &root)?;
 
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
 use crate::Error;
-use crate::ec2::Ec2;
+use crate::aws::ec2::Ec2;
 use crate::runtime_api::{Answer, RuntimeApi};
 
 /// A function, and how it is started.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::Error;
-use crate::ec2::{Ec2, id};
+use crate::aws::ec2::{Ec2, id};
 use crate::function::{Cost, Function};
 
 /// Processes that are started, and warm events that each is handed.

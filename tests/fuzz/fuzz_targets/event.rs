@@ -2,7 +2,7 @@
 
 #![no_main]
 
-#[path = "../../../src/event.rs"]
+#[path = "../../../src/event/mod.rs"]
 mod event;
 #[path = "../../../src/instance.rs"]
 #[expect(dead_code, reason = "a part of the function, of which the rest is not here")]

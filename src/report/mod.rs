@@ -3,6 +3,9 @@
 //! Pure data, made once at the end of a run. Its field names are the contract with dashboards,
 //! log queries and tests.
 
+pub mod metrics;
+pub mod result_event;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -11,8 +14,8 @@ use serde::Serialize;
 use crate::cause::Cause;
 use crate::config::Mode;
 use crate::event::EventSummary;
-use crate::exemption::{Exemption, NoExemption};
 use crate::instance::MetadataOptions;
+use crate::policy::exemption::{Exemption, NoExemption};
 
 /// The report of one invocation.
 #[must_use]

@@ -15,7 +15,7 @@ use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricDataRe
 use chrono::{DateTime, Days, Utc};
 use futures_util::future::BoxFuture;
 
-use crate::ec2::classify;
+use crate::aws::ec2::classify;
 use crate::instance::InstanceId;
 use crate::report::Failure;
 

@@ -11,9 +11,9 @@ use aws_sdk_eventbridge::config::timeout::TimeoutConfig;
 use aws_sdk_eventbridge::types::{PutEventsRequestEntry, PutEventsResultEntry};
 use futures_util::future::BoxFuture;
 
-use crate::ec2::classify;
+use crate::aws::ec2::classify;
 use crate::report::Failure;
-use crate::result_event::{ResultEvent, SOURCE};
+use crate::report::result_event::{ResultEvent, SOURCE};
 
 /// The IAM actions that the calls in this file need. The templates grant them where a bus is set.
 pub const IAM_ACTIONS: [&str; 1] = ["events:PutEvents"];

@@ -3,11 +3,12 @@
 //! Pure. It reads the call that an event records and what describes the instance, and never
 //! guesses: what neither tells is `unknown`. No decision depends on it.
 
+pub mod mend;
+
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::aws_command;
 use crate::event::{Call, Caller, LaunchTemplate, Origin};
 use crate::instance::Instance;
 
@@ -322,21 +323,20 @@ fn role_and_session(arn: &str) -> Option<(String, String)> {
 fn mend(kind: Kind, origins: &Origins, instance: &Instance, region: &str) -> (&'static str, Vec<String>) {
     let options = &instance.metadata_options;
     let template = origins.launch_template.as_ref();
-    let new_version =
-        || template.and_then(|template| aws_command::require_by_template(template, options, region)).into_iter();
+    let new_version = || template.and_then(|template| mend::require_by_template(template, options, region)).into_iter();
     match kind {
         Kind::Modification => (
             "have whoever changed the instance leave its tokens required; this makes such changes fail",
-            vec![aws_command::refuse_optional(region)],
+            vec![mend::refuse_optional(region)],
         ),
         Kind::LaunchCall => (
             "have the caller ask for --metadata-options HttpTokens=required,HttpEndpoint=enabled; \
              this makes launches that ask for optional tokens fail",
-            vec![aws_command::refuse_optional(region)],
+            vec![mend::refuse_optional(region)],
         ),
         Kind::ElasticBeanstalk => (
             "disable IMDSv1 in the environment",
-            origins.beanstalk_environment.iter().map(|it| aws_command::require_by_environment(it, region)).collect(),
+            origins.beanstalk_environment.iter().map(|it| mend::require_by_environment(it, region)).collect(),
         ),
         Kind::Batch => {
             ("give the compute environment a launch template with HttpTokens=required, and update it", Vec::new())
@@ -345,15 +345,14 @@ fn mend(kind: Kind, origins: &Origins, instance: &Instance, region: &str) -> (&'
             "give the node group a version of its own launch template with HttpTokens=required; \
              the template that EKS made from it can't be changed",
             match (&origins.eks_cluster, &origins.eks_node_group) {
-                (Some(cluster), Some(group)) => aws_command::require_by_node_group(cluster, group, options, region),
+                (Some(cluster), Some(group)) => mend::require_by_node_group(cluster, group, options, region),
                 (Some(_) | None, _) => Vec::new(),
             },
         ),
         Kind::AutoScalingGroup => {
             let group = origins.auto_scaling_group.as_deref();
-            let follow =
-                group.zip(template).and_then(|(group, it)| aws_command::follow_default_version(group, it, region));
-            let show = group.filter(|_| template.is_none()).map(|it| aws_command::show_auto_scaling_group(it, region));
+            let follow = group.zip(template).and_then(|(group, it)| mend::follow_default_version(group, it, region));
+            let show = group.filter(|_| template.is_none()).map(|it| mend::show_auto_scaling_group(it, region));
             (
                 "give the launch template a version with HttpTokens=required, and have the group use it; \
                  a launch configuration can't be changed: replace it by a launch template",
@@ -372,9 +371,9 @@ fn mend(kind: Kind, origins: &Origins, instance: &Instance, region: &str) -> (&'
         Kind::Defaults => (
             "the launch asked for nothing, and neither the account's default nor the image requires tokens: \
              either command mends that, the second for those who own the image",
-            [aws_command::require_by_default(region)]
+            [mend::require_by_default(region)]
                 .into_iter()
-                .chain(origins.image_id.iter().map(|image| aws_command::require_by_image(image, region)))
+                .chain(origins.image_id.iter().map(|image| mend::require_by_image(image, region)))
                 .collect(),
         ),
         Kind::Unknown => ("look for the launch in CloudTrail's event history", Vec::new()),

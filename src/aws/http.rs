@@ -146,7 +146,7 @@ mod tests {
     use aws_smithy_types::body::SdkBody;
 
     use super::*;
-    use crate::ec2::SdkEc2;
+    use crate::aws::ec2::SdkEc2;
 
     /// Which client was asked, in order.
     type Asked = Arc<Mutex<Vec<&'static str>>>;

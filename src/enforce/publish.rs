@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::eventbridge::{BYTES_PER_CALL, EVENTS_PER_CALL, ResultBus};
+use crate::aws::eventbridge::{BYTES_PER_CALL, EVENTS_PER_CALL, ResultBus};
+use crate::report::result_event::ResultEvent;
 use crate::report::{Failure, Published};
-use crate::result_event::ResultEvent;
 
 /// How often events that the bus did not take are sent, in all.
 const ATTEMPTS: usize = 3;

@@ -3,6 +3,8 @@
 //! Pure. It sees the described state alone, never an event, so our own change coming back and a
 //! replayed event decide to do nothing. Where the state leaves a doubt, it acts.
 
+pub mod exemption;
+
 use crate::instance::{HttpEndpoint, HttpTokens, Instance, InstanceState};
 
 /// What is to be done about an instance.

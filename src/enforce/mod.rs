@@ -4,6 +4,8 @@
 //! channel, so that an instance found is enforced while another is still waited for. Nothing is
 //! remembered between invocations: the described state alone decides.
 
+pub mod publish;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,21 +18,21 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::aws_command;
+use crate::aws::cloudwatch::{INSTANCES_PER_CALL, MetadataUse};
+use crate::aws::ec2::{Ec2, Ec2Error, IDS_PER_DESCRIBE, Page, Which};
+use crate::aws::eventbridge::ResultBus;
+use crate::aws::request_rate::RequestRate;
 use crate::cause::cause;
-use crate::cloudwatch::{INSTANCES_PER_CALL, MetadataUse};
+use crate::cause::mend;
 use crate::config::Mode;
-use crate::ec2::{Ec2, Ec2Error, IDS_PER_DESCRIBE, Page, Which};
+use crate::enforce::publish::publish;
 use crate::event::{self, EventError, EventSummary, Invocation, Message, Origin, Request, Targets};
-use crate::eventbridge::ResultBus;
-use crate::exemption::{Exemption, Exemptions, NoExemption};
 use crate::instance::{HttpTokens, Instance, InstanceId, MalformedInstanceId, MetadataOptions};
-use crate::metrics::Measurements;
+use crate::policy::exemption::{Exemption, Exemptions, NoExemption};
 use crate::policy::{Decision, decide, hop_limit_warning};
-use crate::publish::publish;
+use crate::report::metrics::Measurements;
+use crate::report::result_event::{ResultEvent, result_event};
 use crate::report::{Details, Failure, InstanceReport, Instances, MessageReport, Outcome, Published, Report};
-use crate::request_rate::RequestRate;
-use crate::result_event::{ResultEvent, result_event};
 use crate::telemetry;
 
 /// Most calls of `ModifyInstanceMetadataOptions` in flight: more gain little, since EC2 refills
@@ -685,7 +687,7 @@ impl<E: Ec2> Enforcer<E> {
         deadline: Deadline,
     ) -> (Outcome, Details) {
         let since = work.since(&instance);
-        let undo = aws_command::undo(&instance.id, &instance.metadata_options, &self.region);
+        let undo = mend::undo(&instance.id, &instance.metadata_options, &self.region);
         let outcome = self.require_tokens(instance, work, deadline).await;
         if !matches!(outcome, Outcome::Enforced { .. }) {
             return (outcome, details);
