@@ -34,7 +34,7 @@ pub enum Mode {
     /// Require tokens where they are not required.
     #[default]
     Enforce,
-    /// Only tell where they would be.
+    /// Only report where they would be.
     Observe,
 }
 
@@ -101,11 +101,10 @@ impl Config {
         })
     }
 
-    /// What is logged unless `IMDS_LOG` says otherwise, and before it is known: `info`, without the
-    /// line in which the runtime repeats each error that this function has logged already.
+    /// What is logged unless `IMDS_LOG` says otherwise, and before it is known: `info`.
     #[must_use]
     pub fn default_log() -> Targets {
-        Targets::new().with_default(LevelFilter::INFO).with_target("lambda_runtime::layers::panic", LevelFilter::OFF)
+        without_repetition(Targets::new().with_default(LevelFilter::INFO))
     }
 }
 
@@ -147,7 +146,17 @@ fn bus(text: &str) -> Option<String> {
 /// silence everything else, so such a word is refused.
 fn log_filter(text: &str) -> Option<Targets> {
     let is_directive = |part: &str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
-    text.split(',').map(str::trim).all(is_directive).then(|| text.parse().ok())?
+    let filter = text.split(',').map(str::trim).all(is_directive).then(|| text.parse().ok())?;
+    filter.map(without_repetition)
+}
+
+/// Where the runtime logs each error that the function has logged already.
+const REPETITION: &str = "lambda_runtime::layers::panic";
+
+/// A filter without the line in which the runtime repeats each error, unless the filter names it.
+fn without_repetition(filter: Targets) -> Targets {
+    let is_named = filter.iter().any(|(target, _)| target == REPETITION);
+    if is_named { filter } else { filter.with_target(REPETITION, LevelFilter::OFF) }
 }
 
 #[cfg(test)]
@@ -163,6 +172,15 @@ mod tests {
         let config = Config::from_vars(|_| None).unwrap();
         assert_eq!(config.mode, Mode::Enforce);
         assert_eq!(config.log.to_string(), "lambda_runtime::layers::panic=off,info");
+    }
+
+    #[test]
+    fn the_runtime_repeats_no_error_unless_it_is_asked_to() {
+        let filter = |text| with("IMDS_LOG", text).unwrap().log.to_string();
+        assert_eq!(filter("info"), Config::default_log().to_string());
+        assert_eq!(filter("warn,hyper=debug"), "lambda_runtime::layers::panic=off,hyper=debug,warn");
+        assert_eq!(filter("lambda_runtime=debug"), "lambda_runtime::layers::panic=off,lambda_runtime=debug");
+        assert_eq!(filter("lambda_runtime::layers::panic=error"), "lambda_runtime::layers::panic=error");
     }
 
     #[test]

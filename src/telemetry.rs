@@ -1,24 +1,40 @@
-//! What goes to the log: JSON through tracing, one line per boundary.
+//! The log: JSON through tracing, each fact on one line.
 //!
-//! Stable keys, so that alarms and queries can rely on them. Never the body of an event.
+//! Its keys are stable, so that alarms and queries can rely on them. It never holds the body of an
+//! event, nor the report, which is the answer. No line is longer than [`LINE_BYTES`], whatever an
+//! error or a tag says: a field that is too long is cut, and says so.
 
 use std::error::Error;
+use std::fmt;
 
-use serde::Serialize;
+use tracing::field::{DisplayValue, display};
 use tracing::level_filters::LevelFilter;
-use tracing::{Level, error, info, warn};
+use tracing::{Level, debug, error, info, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use crate::aws::chain;
 use crate::cause::Cause;
 use crate::config::Config;
-use crate::event::EventError;
-use crate::instance::{HttpTokens, MetadataOptionsState};
+use crate::event::{EventError, EventSummary, Message, Request};
 use crate::policy::exemption::Exemption;
 use crate::report::metrics::{Measurements, embedded};
-use crate::report::{Counts, InstanceReport, MessageReport, Outcome, Published, Report};
+use crate::report::{Counts, Failure, InstanceReport, Outcome, Published, Report};
+
+/// Most bytes that a line of the log has.
+pub const LINE_BYTES: usize = 64 * 1024;
+
+/// Most bytes of a field that holds an error: EC2's encoded authorization messages have some
+/// thousands, and can be decoded only whole.
+const ERROR_BYTES: usize = 24 * 1024;
+
+/// Most bytes of any other field. The longest line has one error and four others.
+const FIELD_BYTES: usize = 8 * 1024;
+
+/// The target of lines that are documents of the embedded metric format.
+const METRICS: &str = "imds_enforcer::metrics";
 
 /// Sends every line that passes `filter` to standard output, which Lambda takes to CloudWatch Logs.
 ///
@@ -34,85 +50,132 @@ pub fn init(filter: Targets) -> Result<(), TryInitError> {
     tracing_subscriber::registry().with(lines).with(bare.with_filter(metrics)).try_init()
 }
 
-/// The target of lines that are documents of the embedded metric format.
-const METRICS: &str = "imds_enforcer::report::metrics";
+/// A text that ends early where it is too long for a line of the log.
+struct Cut<'a> {
+    text: &'a str,
+    bytes: usize,
+}
 
-/// After an invocation that looked after instances: its metrics.
-pub(crate) fn log_metrics(measured: &Measurements) {
-    for document in embedded(measured) {
-        info!(target: METRICS, "{document}");
+impl fmt::Display for Cut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut left = self.bytes;
+        let end = self.text.char_indices().find(|(_, c)| {
+            let fits = bytes_in_json(*c) <= left;
+            left = left.saturating_sub(bytes_in_json(*c));
+            !fits
+        });
+        let Some((kept, rest)) = end.and_then(|(end, _)| self.text.split_at_checked(end)) else {
+            return f.write_str(self.text);
+        };
+        write!(f, "{kept}… ({} characters cut)", rest.chars().count())
     }
 }
 
-/// Of an instance that was to be looked after: what became of it, unless there was nothing to do.
+/// How many bytes a character takes in JSON.
+fn bytes_in_json(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\r' | '\t' => 2,
+        c if c.is_control() => 6,
+        c => c.len_utf8(),
+    }
+}
+
+type Field<'a> = DisplayValue<Cut<'a>>;
+
+fn field(text: &str) -> Field<'_> {
+    display(Cut { text, bytes: FIELD_BYTES })
+}
+
+fn error_field(text: &str) -> Field<'_> {
+    display(Cut { text, bytes: ERROR_BYTES })
+}
+
+/// Logs what became of an instance: at `debug` only, where there was nothing to do.
 pub(crate) fn log_instance(instance: &InstanceReport) {
     let InstanceReport { instance_id: id, outcome, details } = instance;
     let cause = details.cause.as_deref();
     macro_rules! log {
-        ($level:ident, $outcome:literal, $message:literal $(, $($fields:tt)+)?) => {
+        ($level:ident, $message:literal $(, $($fields:tt)+)?) => {
             $level!(
                 instance_id = %id,
-                outcome = $outcome,
+                outcome = outcome.as_str(),
                 cause = cause.map(|it| it.kind.as_str()),
-                belongs_to = cause.and_then(Cause::belongs_to),
-                actor = cause.map(|it| it.actor.as_str()),
+                belongs_to = cause.and_then(Cause::belongs_to).map(field),
+                actor = cause.map(|it| field(&it.actor)),
                 $($($fields)+,)?
                 $message
             )
         };
     }
     match outcome {
-        Outcome::Enforced { before, after } => log!(
+        Outcome::Enforced { .. } => log!(
             info,
-            "enforced",
             "tokens required",
             time_to_enforce_ms = details.time_to_enforce_ms,
-            undo = details.undo,
-            before = json(before),
-            http_tokens_before = before.http_tokens.as_ref().map(HttpTokens::as_str),
-            http_tokens_after = after.http_tokens.as_ref().map(HttpTokens::as_str),
-            state = after.state.as_ref().map(MetadataOptionsState::as_str)
+            undo = details.undo.as_deref().map(field)
         ),
-        Outcome::WouldEnforce { .. } => log!(info, "would_enforce", "tokens would be required"),
+        Outcome::WouldEnforce { .. } => log!(info, "tokens would be required"),
         Outcome::Exempt { .. } => log!(
             info,
             "exempt",
-            "exempt",
-            until = details.exemption.as_ref().map(|it| it.until.to_string()),
-            reason = details.exemption.as_ref().map(Exemption::reason)
+            until = details.exemption.as_ref().map(|it| display(it.until)),
+            reason = details.exemption.as_ref().map(|it| field(Exemption::reason(it)))
         ),
         Outcome::InUse { calls_without_token, in_days, .. } => {
-            log!(info, "in_use", "in use without tokens", calls_without_token, in_days);
+            log!(info, "in use without tokens", calls_without_token, in_days);
         }
-        Outcome::Failed { error, .. } => log!(
+        Outcome::Failed { error: Failure { code, message, retryable }, .. } => log!(
             warn,
-            "failed",
             "tokens not required",
-            code = error.code,
-            error = error.message,
-            retryable = error.retryable,
-            class = if error.retryable { "retryable" } else { "refused" }
+            code = field(code),
+            error = error_field(message),
+            retryable,
+            class = if *retryable { "retryable" } else { "refused" }
         ),
-        Outcome::NotFound => info!(instance_id = %id, outcome = "not_found", "EC2 does not know the instance"),
-        Outcome::Compliant { .. } | Outcome::EndpointDisabled { .. } | Outcome::Gone { .. } => {}
+        Outcome::NotFound => log!(info, "EC2 does not know the instance"),
+        Outcome::Compliant { .. } | Outcome::EndpointDisabled { .. } | Outcome::Gone { .. } => {
+            log!(debug, "nothing to do");
+        }
     }
 }
 
-/// Of instances that the report has no room for, if there are any: what became of them.
-pub(crate) fn log_unlisted(instances: &[InstanceReport]) {
-    if !instances.is_empty() {
-        info!(report = json(&Part { instances, messages: &[] }), "unlisted");
+/// Logs why an event asked for nothing; `message_id` is that of its message in an SQS batch.
+pub(crate) fn log_ignored(event: &EventSummary, reason: &str, message_id: Option<&str>) {
+    info!(
+        event_id = event.id.as_deref().map(field),
+        event_name = field(&event.name),
+        message_id = message_id.map(field),
+        ignored = field(reason),
+        "event ignored"
+    );
+}
+
+/// Logs why an event could not be read or belongs elsewhere; `message_id` is that of its message in
+/// an SQS batch.
+pub(crate) fn log_refusal(error: &EventError, message_id: Option<&str>) {
+    let error_type = error.error_type();
+    error!(error_type, error = error_field(&error.to_string()), message_id = message_id.map(field), "event refused");
+}
+
+/// Logs a message of an SQS batch, if it asks for nothing or can't be read.
+pub(crate) fn log_message(message: &Message) {
+    let Message { message_id, request } = message;
+    match request {
+        Ok(Request { targets: Ok(_), .. }) => {}
+        Ok(Request { event, targets: Err(ignored), .. }) => {
+            log_ignored(event, &ignored.to_string(), Some(message_id));
+        }
+        Err(error) => log_refusal(error, Some(message_id)),
     }
 }
 
-/// After an invocation: its report, the instances on as many lines as CloudWatch Logs needs.
-pub(crate) fn log_report(report: &Report) {
-    let Report { mode, event, ignored, counts, instances: _, unlisted, error, messages, results } = report;
-    if let Some(reason) = ignored {
-        info!(event_id = event.id, event_name = event.name, ignored = reason, "event ignored");
-        return;
+/// Logs the end of an invocation that looked after instances, with its counts, and that results
+/// were not published.
+pub(crate) fn log_done(report: &Report) {
+    let Report { mode, event, ignored: _, counts, instances: _, unlisted: _, error, messages, results } = report;
+    if let Some(results) = results {
+        log_unpublished(event, results);
     }
-    let mut parts = parts(report).into_iter();
     let Counts {
         examined,
         enforced,
@@ -125,17 +188,12 @@ pub(crate) fn log_report(report: &Report) {
         not_found,
         failed,
     } = *counts;
-    let refused_by_bus = results.as_ref().filter(|it| it.unpublished > 0);
-    if let Some(Published { published, unpublished, error }) = refused_by_bus {
-        let error = error.as_ref().map(ToString::to_string);
-        warn!(event_id = event.id, published, unpublished, error, "results not published");
-    }
     macro_rules! log {
-        ($level:ident, $message:literal) => {
+        ($level:ident) => {
             $level!(
-                event_id = event.id,
-                event_name = event.name,
-                actor = event.actor,
+                event_id = event.id.as_deref().map(field),
+                event_name = field(&event.name),
+                actor = event.actor.as_deref().map(field),
                 %mode,
                 examined,
                 enforced,
@@ -147,176 +205,193 @@ pub(crate) fn log_report(report: &Report) {
                 gone,
                 not_found,
                 failed,
-                messages = messages.len(),
-                code = error.as_ref().map(|it| it.code.as_str()),
-                error = error.as_ref().map(|it| it.message.as_str()),
-                unlisted,
-                report = parts.next(),
-                $message
+                messages = (!messages.is_empty()).then_some(messages.len()),
+                code = error.as_ref().map(|it| field(&it.code)),
+                error = error.as_ref().map(|it| error_field(&it.message)),
+                "done"
             )
         };
     }
     if report.is_complete() {
-        log!(info, "done");
+        log!(info);
     } else {
-        log!(error, "incomplete");
-    }
-    for part in parts {
-        info!(event_id = event.id, event_name = event.name, report = part, "continued");
+        log!(error);
     }
 }
 
-/// Most instances on one line: of these fifty, with all that can be said of them, stay below the
-/// 256 KiB that a line may have to be kept whole by CloudWatch Logs of any age.
-pub(crate) const ON_A_LINE: usize = 50;
-
-/// A part of a report that has a line of its own.
-#[derive(Serialize)]
-struct Part<'a> {
-    instances: &'a [InstanceReport],
-    messages: &'a [MessageReport],
-}
-
-/// The report as JSON, one text for each line that it takes. The first has all but the further
-/// instances and messages, which the others have.
-fn parts(report: &Report) -> Vec<String> {
-    let Report { instances, messages, .. } = report;
-    let lines = instances.len().max(messages.len()).div_ceil(ON_A_LINE);
-    if lines <= 1 {
-        return vec![json(report)];
+fn log_unpublished(event: &EventSummary, results: &Published) {
+    let Published { published, unpublished, error } = results;
+    if *unpublished > 0 {
+        let event_id = event.id.as_deref().map(field);
+        let error = error.as_ref().map(ToString::to_string);
+        let error = error.as_deref().map(error_field);
+        warn!(event_id, published, unpublished, error, "results not published");
     }
-    let first = Report {
-        instances: part(instances, 0).to_vec(),
-        messages: part(messages, 0).to_vec(),
-        event: report.event.clone(),
-        ignored: report.ignored.clone(),
-        error: report.error.clone(),
-        results: report.results.clone(),
-        ..*report
-    };
-    let more = (1..lines).map(|n| json(&Part { instances: part(instances, n), messages: part(messages, n) }));
-    std::iter::once(json(&first)).chain(more).collect()
 }
 
-/// The `n`th line's share of a list.
-fn part<T>(list: &[T], n: usize) -> &[T] {
-    list.chunks(ON_A_LINE).nth(n).unwrap_or_default()
+/// Logs the metrics of an invocation that looked after instances.
+pub(crate) fn log_metrics(measured: &Measurements) {
+    for document in embedded(measured) {
+        info!(target: METRICS, "{document}");
+    }
 }
 
-/// None of these structures can fail to be written as JSON.
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+/// Logs that an endpoint's certificate is not signed by one of Amazon's roots.
+pub(crate) fn log_other_roots(endpoint: &str, error: &(dyn Error + 'static)) {
+    info!(
+        endpoint = field(endpoint),
+        error = error_field(&chain(error)),
+        "the certificate is not signed by Amazon's roots: trying the environment's"
+    );
 }
 
-/// After a certificate that Amazon's roots did not sign.
-pub(crate) fn log_other_roots(error: &(dyn Error + 'static)) {
-    info!(error = chain(error), "EC2's certificate is not signed by Amazon's roots: trying the environment's");
-}
-
-/// An error with all its causes.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-/// After an event that could not be read or belongs elsewhere.
-pub(crate) fn log_refusal(error_type: &str, error: &EventError) {
-    error!(error_type, %error, "event refused");
-}
-
-/// After the warm-up.
+/// Logs the start, after the warm-up.
 pub fn log_start(config: &Config, region: &str, warm_up: Result<(), String>) {
     let mode = config.mode;
     match warm_up {
         Ok(()) => info!(%mode, region, "ready"),
-        Err(error) => warn!(%mode, region, error, "ready, without a connection to EC2: the first event will open it"),
+        Err(error) => {
+            let error = error_field(&error);
+            warn!(%mode, region, error, "ready, without a connection to EC2: the first event will open it");
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
+
     use super::*;
     use crate::cause::cause;
     use crate::config::Mode;
-    use crate::event::EventSummary;
     use crate::instance::{Instance, InstanceState, MetadataOptions};
-    use crate::report::{Details, Failure, Instances};
+    use crate::report::{Details, Instances};
 
-    /// A cause whose every name is as long as can be, and in need of quotes.
-    fn long_cause() -> Cause {
-        let long = "a \"long\" name ".repeat(20);
-        let keys = ["aws:autoscaling:groupName", "aws:ec2launchtemplate:id", "aws:ec2launchtemplate:version"];
-        let id = "i-1a2b3c4d".parse().unwrap();
-        let instance = Instance {
-            tags: keys.into_iter().map(|key| (key.to_owned(), long.clone())).collect(),
-            image_id: Some("ami-0123456789abcdef0".to_owned()),
-            ..Instance::new(id, InstanceState::Running, MetadataOptions::default())
-        };
-        cause(&instance, None, "ap-southeast-5")
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 
-    /// A report whose every instance and message is as long as can be.
-    fn long_report(count: usize) -> Report {
-        let mut instances = Instances::default();
-        for n in 0..count {
-            let options = MetadataOptions {
-                state: Some("pending".into()),
-                http_tokens: Some("required".into()),
-                http_endpoint: Some("enabled".into()),
-                http_put_response_hop_limit: Some(64),
-                http_protocol_ipv6: Some("disabled".to_owned()),
-                instance_metadata_tags: Some("disabled".to_owned()),
-            };
-            let outcome = Outcome::Enforced { before: options.clone(), after: options };
-            let details = Details {
-                cause: Some(Box::new(long_cause())),
-                time_to_enforce_ms: Some(86_400_000),
-                undo: Some("aws ec2 modify-instance-metadata-options ".repeat(4)),
-                warnings: vec![crate::policy::HOP_LIMIT_WARNING],
-                ..Details::default()
-            };
-            let instance = InstanceReport { instance_id: format!("i-{n:017x}"), outcome, details };
-            assert!(instances.add(instance).is_none());
-        }
-        let event = EventSummary {
-            id: Some("0cb1e29c-8a6c-4a76-9e5b-0c6f2b1f3d5a".to_owned()),
-            name: "EC2 Instance State-change Notification".to_owned(),
-            time: Some("2026-11-02T09:14:07Z".parse().unwrap()),
-            actor: None,
-            source: "aws.ec2".to_owned(),
+    /// The lines that `log` writes at `level` and above, in the form that the function has them.
+    fn logged(level: Level, log: impl FnOnce()) -> Vec<String> {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let lines = tracing_subscriber::fmt().json().flatten_event(true).with_span_list(false);
+        let lines = lines.with_max_level(level).with_writer(move || writer.clone());
+        tracing::subscriber::with_default(lines.finish(), log);
+        let text = String::from_utf8(std::mem::take(&mut buffer.0.lock().unwrap())).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// A text of control characters, which JSON takes six bytes each for.
+    fn endless() -> String {
+        "\u{1}".repeat(1_000_000)
+    }
+
+    fn failure() -> Failure {
+        Failure { code: endless(), message: endless(), retryable: false }
+    }
+
+    fn event() -> EventSummary {
+        EventSummary { id: Some(endless()), name: endless(), time: None, actor: Some(endless()), source: endless() }
+    }
+
+    /// An instance whose every text has no end.
+    fn instance(outcome: Outcome) -> InstanceReport {
+        let tags = ["aws:autoscaling:groupName", "aws:ec2launchtemplate:id", "eks:nodegroup-name"];
+        let described = Instance {
+            tags: tags.into_iter().map(|key| (key.to_owned(), endless())).collect(),
+            image_id: Some(endless()),
+            ..Instance::new("i-1a2b3c4d".parse().unwrap(), InstanceState::Running, MetadataOptions::default())
         };
-        let message = |n| MessageReport {
-            message_id: format!("0cb1e29c-8a6c-4a76-9e5b-{n:012}"),
-            event: Some(event.clone()),
-            ignored: None,
-            refused: None,
-            failed: false,
+        let cause = Cause { actor: endless(), ..cause(&described, None, "us-east-1") };
+        let exemption = Exemption { until: "2026-11-30".parse().unwrap(), reason: Some(endless()) };
+        let details = Details {
+            cause: Some(Box::new(cause)),
+            exemption: Some(exemption),
+            time_to_enforce_ms: Some(u64::MAX),
+            undo: Some(endless()),
+            ..Details::default()
         };
-        let error = Some(Failure { code: "InternalError".to_owned(), message: "no".to_owned(), retryable: true });
-        Report {
-            messages: (0..count).map(message).collect(),
-            ..Report::new(Mode::Enforce, event.clone(), instances, error)
+        InstanceReport { details, ..InstanceReport::new("i-1a2b3c4d", outcome) }
+    }
+
+    fn outcomes() -> Vec<Outcome> {
+        let before = MetadataOptions::default();
+        vec![
+            Outcome::Enforced { before: before.clone(), after: before.clone() },
+            Outcome::WouldEnforce { before: before.clone() },
+            Outcome::Compliant { before: before.clone() },
+            Outcome::EndpointDisabled { before: before.clone() },
+            Outcome::Exempt { before: before.clone() },
+            Outcome::InUse { before: before.clone(), calls_without_token: u64::MAX, in_days: u16::MAX },
+            Outcome::Gone { before: before.clone() },
+            Outcome::NotFound,
+            Outcome::Failed { before: None, error: failure() },
+        ]
+    }
+
+    #[test]
+    fn no_line_is_too_long_whatever_errors_and_tags_say() {
+        let report = Report::new(Mode::Enforce, event(), Instances::default(), Some(failure()));
+        let results = Some(Published { published: 1, unpublished: 1, error: Some(failure()) });
+        let unreadable = EventError::Unreadable { path: endless(), problem: endless() };
+        let lines = logged(Level::TRACE, || {
+            outcomes().into_iter().for_each(|outcome| log_instance(&instance(outcome)));
+            log_ignored(&event(), &endless(), Some(&endless()));
+            log_refusal(&unreadable, Some(&endless()));
+            log_done(&Report { results, ..report });
+            log_other_roots(&endless(), &std::io::Error::other(endless()));
+        });
+        assert_eq!(lines.len(), 9 + 5);
+        for line in lines {
+            let json: Value = serde_json::from_str(&line).unwrap();
+            assert!(line.len() <= LINE_BYTES, "{} bytes: {}", line.len(), json["message"]);
         }
     }
 
     #[test]
-    fn a_report_that_fits_is_one_line() {
-        let report = long_report(ON_A_LINE);
-        assert_eq!(parts(&report), [json(&report)]);
+    fn what_is_cut_says_so_and_what_fits_is_whole() {
+        let cut = |text: &str, bytes| Cut { text, bytes }.to_string();
+        assert_eq!(cut("abc", 3), "abc");
+        assert_eq!(cut("abcd", 3), "abc… (1 characters cut)");
+        assert_eq!(cut("ü\"\n\u{1}z", 12), "ü\"\n\u{1}… (1 characters cut)");
+        assert_eq!(cut("ü", 1), "… (1 characters cut)");
+        assert_eq!(cut("", 0), "");
     }
 
     #[test]
-    fn a_long_report_is_several_lines_which_hold_it_all_and_fit() {
-        let report = long_report(999);
-        let parts = parts(&report);
-        let written_in_a_log_line = |part: &String| json(part).len();
-        assert!(parts.iter().map(written_in_a_log_line).all(|length| length < 250 * 1024));
-        let parts: Vec<serde_json::Value> = parts.iter().map(|part| serde_json::from_str(part).unwrap()).collect();
-        let whole = serde_json::to_value(&report).unwrap();
-        for list in ["instances", "messages"] {
-            let all: Vec<_> = parts.iter().flat_map(|part| part[list].as_array().unwrap()).collect();
-            assert_eq!(all, whole[list].as_array().unwrap().iter().collect::<Vec<_>>());
+    fn an_instance_has_one_line_and_at_debug_only_where_there_is_nothing_to_do() {
+        for outcome in outcomes() {
+            let quiet = matches!(outcome.as_str(), "compliant" | "endpoint_disabled" | "gone");
+            let report = instance(outcome.clone());
+            assert_eq!(logged(Level::INFO, || log_instance(&report)).len(), usize::from(!quiet), "{outcome:?}");
+            let lines = logged(Level::DEBUG, || log_instance(&report));
+            let [line] = &lines[..] else { panic!("one line: {lines:?}") };
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!((&line["instance_id"], &line["outcome"]), (&"i-1a2b3c4d".into(), &outcome.as_str().into()));
         }
-        assert_eq!((&parts[0]["counts"], &parts[0]["error"]), (&whole["counts"], &whole["error"]));
+    }
+
+    #[test]
+    fn an_invocation_that_failed_ends_in_an_error() {
+        let report = |error| Report::new(Mode::Observe, event(), Instances::default(), error);
+        for (error, level) in [(None, "INFO"), (Some(failure()), "ERROR")] {
+            let lines = logged(Level::INFO, || log_done(&report(error)));
+            let [line] = &lines[..] else { panic!("one line: {lines:?}") };
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!((&line["message"], &line["level"]), (&"done".into(), &level.into()));
+        }
     }
 }

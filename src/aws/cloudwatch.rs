@@ -15,9 +15,8 @@ use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricDataRe
 use chrono::{DateTime, Days, Utc};
 use futures_util::future::BoxFuture;
 
-use crate::aws::ec2::classify;
+use super::error::{Class, Error};
 use crate::instance::InstanceId;
-use crate::report::Failure;
 
 /// The IAM actions that the calls in this file need. The templates grant them for such a sweep alone.
 pub const IAM_ACTIONS: [&str; 1] = ["cloudwatch:GetMetricData"];
@@ -41,7 +40,7 @@ pub trait MetadataUse: fmt::Debug + Send + Sync {
         ids: &'a [InstanceId],
         days: u16,
         now: DateTime<Utc>,
-    ) -> BoxFuture<'a, Result<Calls, Failure>>;
+    ) -> BoxFuture<'a, Result<Calls, Error>>;
 }
 
 /// The port's implementation by the SDK.
@@ -60,7 +59,7 @@ impl SdkCloudWatch {
         Self { client: Client::from_conf(config) }
     }
 
-    async fn ask(&self, ids: &[InstanceId], days: u16, now: DateTime<Utc>) -> Result<Calls, Failure> {
+    async fn ask(&self, ids: &[InstanceId], days: u16, now: DateTime<Utc>) -> Result<Calls, Error> {
         let since = now.checked_sub_days(Days::new(days.into())).unwrap_or_default();
         let mut calls = Calls::new();
         let mut incomplete: BTreeSet<&str> = ids.iter().map(InstanceId::as_str).collect();
@@ -69,8 +68,7 @@ impl SdkCloudWatch {
             let call = self.client.get_metric_data().set_metric_data_queries(Some(queries(ids)));
             let call = call.start_time(SdkDateTime::from_secs(since.timestamp()));
             let call = call.end_time(SdkDateTime::from_secs(now.timestamp())).set_next_token(next_token);
-            let answer =
-                Box::pin(call.send()).await.map_err(|error| classify(&error, IAM_ACTIONS[0]).into_failure())?;
+            let answer = Box::pin(call.send()).await.map_err(|error| Error::from_sdk(&error, class, IAM_ACTIONS[0]))?;
             for result in answer.metric_data_results() {
                 let Some(id) = result.label() else { continue };
                 if result.status_code() == Some(&StatusCode::Complete) {
@@ -94,7 +92,7 @@ impl MetadataUse for SdkCloudWatch {
         ids: &'a [InstanceId],
         days: u16,
         now: DateTime<Utc>,
-    ) -> BoxFuture<'a, Result<Calls, Failure>> {
+    ) -> BoxFuture<'a, Result<Calls, Error>> {
         Box::pin(self.ask(ids, days, now))
     }
 }
@@ -116,10 +114,39 @@ fn count(result: &MetricDataResult) -> u64 {
     result.values().iter().sum::<f64>().ceil().max(0.0) as u64
 }
 
-fn partial(count: usize) -> Failure {
-    Failure {
+/// The class of CloudWatch's own codes.
+fn class(code: &str) -> Option<Class> {
+    match code {
+        "InternalServiceError" | "InternalServiceFault" => Some(Class::Retryable),
+        _ => None,
+    }
+}
+
+fn partial(count: usize) -> Error {
+    Error {
+        class: Class::Retryable,
         code: "PartialData".to_owned(),
         message: format!("CloudWatch did not answer for {count} instances whether they are used without tokens"),
-        retryable: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::tests::answered;
+    use super::*;
+
+    #[test]
+    fn what_cloudwatch_answers_is_classed_by_its_own_codes() {
+        for (code, expected) in [
+            ("Throttling", Class::Throttled),
+            ("InternalServiceFault", Class::Retryable),
+            ("InternalServiceError", Class::Retryable),
+            ("InvalidParameterValue", Class::Refused),
+            ("InvalidNextToken", Class::Refused),
+            ("AccessDenied", Class::Refused),
+            ("InvalidInstanceID.NotFound", Class::Refused),
+        ] {
+            assert_eq!(answered(class, code, 400).class, expected, "{code}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! The only file that names the EC2 SDK. It holds every call the function can make, and so the
 //! list of IAM actions its role needs. There is no call here that could loosen an instance.
 
-use std::error::Error;
+use std::error::Error as StdError;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,9 +25,8 @@ use aws_sdk_ec2::types;
 use aws_smithy_types::body::SdkBody;
 use chrono::DateTime;
 
+use super::error::{Class, Error, chain};
 use crate::instance::{Instance, InstanceId, InstanceState, MetadataOptions};
-use crate::report::Failure;
-use crate::telemetry::chain;
 
 /// The IAM actions that the calls in this file need. The templates grant these and no others.
 pub const IAM_ACTIONS: [&str; 2] = ["ec2:DescribeInstances", "ec2:ModifyInstanceMetadataOptions"];
@@ -44,20 +43,20 @@ pub trait Ec2 {
     ///
     /// # Errors
     ///
-    /// [`Ec2Error`], after the SDK's retries of [`Ec2Error::Retryable`].
+    /// [`Error`], after the SDK's retries of [`Class::Retryable`].
     fn describe_instances(
         &self,
         which: Which<'_>,
         next_token: Option<&str>,
-    ) -> impl Future<Output = Result<Page, Ec2Error>> + Send;
+    ) -> impl Future<Output = Result<Page, Error>> + Send;
 
     /// Requires tokens on an instance whose endpoint is not disabled, and changes nothing else.
     /// Answers the options as EC2 now has them. Doing it twice is as good as once.
     ///
     /// # Errors
     ///
-    /// [`Ec2Error`], after the SDK's retries of [`Ec2Error::Retryable`].
-    fn require_tokens(&self, id: &InstanceId) -> impl Future<Output = Result<MetadataOptions, Ec2Error>> + Send;
+    /// [`Error`], after the SDK's retries of [`Class::Retryable`].
+    fn require_tokens(&self, id: &InstanceId) -> impl Future<Output = Result<MetadataOptions, Error>> + Send;
 
     /// How many requests were sent to EC2 so far, each attempt of a call counted.
     fn requests(&self) -> usize;
@@ -79,69 +78,6 @@ pub struct Page {
     pub instances: Vec<Instance>,
     /// How to ask for the next page; `None` on the last.
     pub next_token: Option<String>,
-}
-
-/// Why EC2 did not do as asked, by what can be done about it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Ec2Error {
-    /// The account's request rate is used up. Wait for a turn, then call again.
-    #[error("{code}: {message}")]
-    Throttled {
-        /// EC2's error code.
-        code: String,
-        /// EC2's message.
-        message: String,
-    },
-    /// The instance is in no state to be changed, or not yet. Call again in a while.
-    #[error("{code}: {message}")]
-    NotReady {
-        /// EC2's error code.
-        code: String,
-        /// EC2's message.
-        message: String,
-    },
-    /// EC2 does not know the instance, or not yet. Call again in a while if it must exist.
-    #[error("{code}: {message}")]
-    NotFound {
-        /// EC2's error code.
-        code: String,
-        /// EC2's message.
-        message: String,
-    },
-    /// A fault of EC2 or of the network, which the SDK's retries did not get over.
-    #[error("{code}: {message}")]
-    Retryable {
-        /// EC2's error code, or the SDK's name of the error.
-        code: String,
-        /// EC2's message, or the whole chain of causes.
-        message: String,
-    },
-    /// It fails until somebody changes something. Don't call again.
-    #[error("{code}: {message}")]
-    Refused {
-        /// EC2's error code.
-        code: String,
-        /// EC2's message, and what to grant or whom to ask.
-        message: String,
-    },
-}
-
-impl Ec2Error {
-    /// The failure to report. One that EC2 does not know may be known later, so it is retryable.
-    #[must_use]
-    pub fn into_failure(self) -> Failure {
-        let retryable = match &self {
-            Self::Throttled { .. } | Self::NotReady { .. } | Self::NotFound { .. } | Self::Retryable { .. } => true,
-            Self::Refused { .. } => false,
-        };
-        match self {
-            Self::Throttled { code, message }
-            | Self::NotReady { code, message }
-            | Self::NotFound { code, message }
-            | Self::Retryable { code, message }
-            | Self::Refused { code, message } => Failure { code, message, retryable },
-        }
-    }
 }
 
 /// The port's implementation by the SDK.
@@ -286,7 +222,7 @@ impl ClassifyRetry for Retries {
 
 /// The SDK's futures are boxed: nested in one another they are too deep for the compiler to lay out.
 impl Ec2 for SdkEc2 {
-    async fn describe_instances(&self, which: Which<'_>, next_token: Option<&str>) -> Result<Page, Ec2Error> {
+    async fn describe_instances(&self, which: Which<'_>, next_token: Option<&str>) -> Result<Page, Error> {
         let filters = match which {
             Which::Named(ids) => vec![filter("instance-id", ids.iter().map(InstanceId::as_str))],
             Which::Violators => vec![
@@ -297,7 +233,7 @@ impl Ec2 for SdkEc2 {
         let call = self.client.describe_instances().set_filters(Some(filters)).max_results(INSTANCES_PER_PAGE);
         let answer = Box::pin(call.set_next_token(next_token.map(str::to_owned)).send())
             .await
-            .map_err(|error| classify(&error, IAM_ACTIONS[0]))?;
+            .map_err(|error| failed(&error, IAM_ACTIONS[0]))?;
 
         let next_token = answer.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
         let instances = answer.reservations().iter().flat_map(types::Reservation::instances);
@@ -305,11 +241,11 @@ impl Ec2 for SdkEc2 {
         Ok(Page { instances, next_token })
     }
 
-    async fn require_tokens(&self, id: &InstanceId) -> Result<MetadataOptions, Ec2Error> {
+    async fn require_tokens(&self, id: &InstanceId) -> Result<MetadataOptions, Error> {
         let call = self.client.modify_instance_metadata_options().instance_id(id.as_str());
         let call = call.http_tokens(types::HttpTokensState::Required);
         let call = call.http_endpoint(types::InstanceMetadataEndpointState::Enabled);
-        let answer = Box::pin(call.send()).await.map_err(|error| classify(&error, IAM_ACTIONS[1]))?;
+        let answer = Box::pin(call.send()).await.map_err(|error| failed(&error, IAM_ACTIONS[1]))?;
         Ok(answer.instance_metadata_options().map(metadata_options).unwrap_or_default())
     }
 
@@ -323,10 +259,9 @@ fn filter<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> types::F
     types::Filter::builder().name(name).set_values(Some(values)).build()
 }
 
-fn described(instance: &types::Instance) -> Result<Instance, Ec2Error> {
-    let id = instance.instance_id().unwrap_or_default().parse().map_err(|error| Ec2Error::Retryable {
-        code: "UnreadableAnswer".to_owned(),
-        message: format!("DescribeInstances answered with an instance whose id can't be read: {error}"),
+fn described(instance: &types::Instance) -> Result<Instance, Error> {
+    let id = instance.instance_id().unwrap_or_default().parse().map_err(|error| {
+        Error::unreadable(format!("DescribeInstances answered with an instance whose id can't be read: {error}"))
     })?;
     let operator = instance.operator().filter(|operator| operator.managed() == Some(true));
     let tags = instance
@@ -357,126 +292,69 @@ fn metadata_options(options: &types::InstanceMetadataOptionsResponse) -> Metadat
     }
 }
 
-/// Sorts an error of a call of `action`, of EC2 or of another service, by what can be done about it.
-pub(crate) fn classify<E>(error: &SdkError<E, HttpResponse>, action: &str) -> Ec2Error
+/// An error of a call of EC2 that needs `action`.
+fn failed<E>(error: &SdkError<E, HttpResponse>, action: &str) -> Error
 where
-    E: ProvideErrorMetadata + Error + 'static,
+    E: ProvideErrorMetadata + StdError + 'static,
 {
-    let status = error.raw_response().map_or(0, |response| response.status().as_u16());
-    let Some(code) = error.as_service_error().and_then(ProvideErrorMetadata::code) else {
-        return Ec2Error::Retryable { code: sdk_name(error).to_owned(), message: chain(error) };
-    };
-    let message = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or("no message");
-    let code = code.to_owned();
-    if is_throttled(&code) {
-        Ec2Error::Throttled { code, message: message.to_owned() }
-    } else if matches!(code.as_str(), "IncorrectInstanceState" | "IncorrectState") {
-        Ec2Error::NotReady { code, message: message.to_owned() }
-    } else if code == "InvalidInstanceID.NotFound" {
-        Ec2Error::NotFound { code, message: message.to_owned() }
-    } else if status >= 500 || is_passing(&code) {
-        Ec2Error::Retryable { code, message: message.to_owned() }
-    } else {
-        let message = format!("{message}{}", advice(&code, action));
-        Ec2Error::Refused { code, message }
+    let mut error = Error::from_sdk(error, class, action);
+    if matches!(error.code.as_str(), "OperationNotPermitted" | "UnsupportedOperation") {
+        error.message.push_str(" (the instance can't be changed from here: ask the service or team that manages it)");
     }
+    error
 }
 
-/// The SDK's name of an error that is no answer of EC2.
-fn sdk_name<E>(error: &SdkError<E, HttpResponse>) -> &'static str {
-    match error {
-        SdkError::ConstructionFailure(_) => "ConstructionFailure",
-        SdkError::TimeoutError(_) => "TimeoutError",
-        SdkError::DispatchFailure(_) => "DispatchFailure",
-        SdkError::ResponseError(_) => "ResponseError",
-        SdkError::ServiceError(_) => "ServiceError",
-        _ => "SdkError",
+/// The class of EC2's own codes, by its documentation of error codes.
+fn class(code: &str) -> Option<Class> {
+    match code {
+        "IncorrectInstanceState" | "IncorrectState" => Some(Class::NotReady),
+        "InvalidInstanceID.NotFound" => Some(Class::NotFound),
+        "InternalError" | "Unavailable" => Some(Class::Retryable),
+        code if is_throttled(code) => Some(Class::Throttled),
+        _ => None,
     }
 }
 
 fn is_throttled(code: &str) -> bool {
-    code.contains("Throttl") || matches!(code, "RequestLimitExceeded" | "TooManyRequestsException")
-}
-
-/// Whether an error that EC2 answers with a status below 500 passes by itself: credentials or a
-/// clock that the next environment of the function may have right, too.
-fn is_passing(code: &str) -> bool {
-    matches!(
-        code,
-        "RequestTimeout"
-            | "RequestTimeoutException"
-            | "InternalError"
-            | "InternalFailure"
-            | "ServiceUnavailable"
-            | "Unavailable"
-            | "RequestExpired"
-            | "ExpiredToken"
-            | "ExpiredTokenException"
-            | "RequestTimeTooSkewed"
-    )
-}
-
-/// What to grant, or whom to ask, after a refusal.
-fn advice(code: &str, action: &str) -> String {
-    match code {
-        "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" | "AuthFailure" => {
-            format!(" (grant {action} to the function's role, and see that no policy of the organization denies it)")
-        }
-        "OperationNotPermitted" | "UnsupportedOperation" => {
-            " (the instance can't be changed from here: ask the service or team that manages it)".to_owned()
-        }
-        _ => String::new(),
-    }
+    code == "RequestLimitExceeded" || code.contains("Throttl")
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::tests::answered;
     use super::*;
 
-    fn class(code: &str, status: u16) -> Ec2Error {
-        let meta = aws_sdk_ec2::error::ErrorMetadata::builder().code(code).message("no").build();
-        let error = ModifyInstanceMetadataOptionsError::generic(meta);
-        let response = HttpResponse::new(status.try_into().unwrap(), SdkBody::empty());
-        classify(&SdkError::service_error(error, response), IAM_ACTIONS[1])
-    }
-
     #[test]
-    fn an_error_is_classed_by_what_can_be_done_about_it() {
-        for (code, status) in [
-            ("RequestLimitExceeded", 503),
-            ("Throttling", 400),
-            ("ThrottlingException", 400),
-            ("EC2ThrottledException", 400),
+    fn what_ec2_answers_is_classed_by_what_can_be_done_about_it() {
+        for (code, status, expected) in [
+            ("RequestLimitExceeded", 503, Class::Throttled),
+            ("Throttling", 400, Class::Throttled),
+            ("ThrottlingException", 400, Class::Throttled),
+            ("EC2ThrottledException", 400, Class::Throttled),
+            ("RequestExpired", 400, Class::Retryable),
+            ("InternalError", 500, Class::Retryable),
+            ("InternalError", 400, Class::Retryable),
+            ("Unavailable", 400, Class::Retryable),
+            ("SomethingNew", 503, Class::Retryable),
+            ("IncorrectInstanceState", 400, Class::NotReady),
+            ("InvalidInstanceID.NotFound", 400, Class::NotFound),
+            ("UnauthorizedOperation", 403, Class::Refused),
+            ("OperationNotPermitted", 400, Class::Refused),
+            ("UnsupportedOperation", 400, Class::Refused),
+            ("InvalidParameterValue", 400, Class::Refused),
+            ("New", 400, Class::Refused),
         ] {
-            assert!(matches!(class(code, status), Ec2Error::Throttled { .. }), "{code}");
+            assert_eq!(answered(class, code, status).class, expected, "{code}");
         }
-        for (code, status) in [("RequestExpired", 400), ("InternalError", 500), ("SomethingNew", 503)] {
-            assert!(matches!(class(code, status), Ec2Error::Retryable { .. }), "{code}");
-        }
-        assert!(matches!(class("IncorrectInstanceState", 400), Ec2Error::NotReady { .. }));
-        for code in
-            ["UnauthorizedOperation", "OperationNotPermitted", "UnsupportedOperation", "InvalidParameterValue", "New"]
-        {
-            assert!(matches!(class(code, 400), Ec2Error::Refused { .. }), "{code}");
-        }
-        assert!(matches!(class("InvalidInstanceID.NotFound", 400), Ec2Error::NotFound { .. }));
     }
 
     #[test]
-    fn a_failure_keeps_code_message_and_class() {
-        let failure = class("UnauthorizedOperation", 403).into_failure();
-        assert_eq!((failure.code.as_str(), failure.retryable), ("UnauthorizedOperation", false));
-        assert!(failure.message.starts_with("no (grant ec2:ModifyInstanceMetadataOptions"), "{failure}");
-        assert!(class("InvalidInstanceID.NotFound", 400).into_failure().retryable);
-    }
-
-    #[test]
-    fn an_error_that_is_no_answer_is_retryable_and_tells_its_causes() {
-        let cause = std::io::Error::other("connection reset by peer");
-        let error: SdkError<ModifyInstanceMetadataOptionsError, HttpResponse> = SdkError::timeout_error(cause);
-        let Ec2Error::Retryable { code, message } = classify(&error, IAM_ACTIONS[1]) else { panic!("retryable") };
-        assert_eq!(code, "TimeoutError");
-        assert!(message.ends_with(": connection reset by peer"), "{message}");
+    fn what_a_service_forbids_says_whom_to_ask() {
+        let answer = aws_sdk_ec2::error::ErrorMetadata::builder().code("OperationNotPermitted").message("no").build();
+        let error = ModifyInstanceMetadataOptionsError::generic(answer);
+        let response = HttpResponse::new(400.try_into().unwrap(), SdkBody::empty());
+        let error = failed(&SdkError::service_error(error, response), IAM_ACTIONS[1]);
+        assert!(error.message.ends_with("ask the service or team that manages it)"), "{error}");
     }
 
     #[test]

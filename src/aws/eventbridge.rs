@@ -11,8 +11,7 @@ use aws_sdk_eventbridge::config::timeout::TimeoutConfig;
 use aws_sdk_eventbridge::types::{PutEventsRequestEntry, PutEventsResultEntry};
 use futures_util::future::BoxFuture;
 
-use crate::aws::ec2::classify;
-use crate::report::Failure;
+use super::error::{Class, Error};
 use crate::report::result_event::{ResultEvent, SOURCE};
 
 /// The IAM actions that the calls in this file need. The templates grant them where a bus is set.
@@ -31,7 +30,7 @@ pub trait ResultBus: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// Why the call failed as a whole, after the SDK's retries.
-    fn put<'a>(&'a self, events: &'a [ResultEvent]) -> BoxFuture<'a, Result<Vec<Option<Failure>>, Failure>>;
+    fn put<'a>(&'a self, events: &'a [ResultEvent]) -> BoxFuture<'a, Result<Vec<Option<Error>>, Error>>;
 }
 
 /// The port's implementation by the SDK.
@@ -56,10 +55,10 @@ impl SdkEventBridge {
         entry.detail_type(event.detail_type).detail(&event.detail).build()
     }
 
-    async fn send(&self, events: &[ResultEvent]) -> Result<Vec<Option<Failure>>, Failure> {
+    async fn send(&self, events: &[ResultEvent]) -> Result<Vec<Option<Error>>, Error> {
         let entries = events.iter().map(|event| self.entry(event)).collect();
         let call = self.client.put_events().set_entries(Some(entries));
-        let answer = Box::pin(call.send()).await.map_err(|error| classify(&error, IAM_ACTIONS[0]).into_failure())?;
+        let answer = Box::pin(call.send()).await.map_err(|error| Error::from_sdk(&error, class, IAM_ACTIONS[0]))?;
         if answer.failed_entry_count() == 0 {
             return Ok(vec![None; events.len()]);
         }
@@ -68,14 +67,47 @@ impl SdkEventBridge {
 }
 
 impl ResultBus for SdkEventBridge {
-    fn put<'a>(&'a self, events: &'a [ResultEvent]) -> BoxFuture<'a, Result<Vec<Option<Failure>>, Failure>> {
+    fn put<'a>(&'a self, events: &'a [ResultEvent]) -> BoxFuture<'a, Result<Vec<Option<Error>>, Error>> {
         Box::pin(self.send(events))
     }
 }
 
 /// Why the bus did not take an entry, if it did not.
-fn refusal(entry: &PutEventsResultEntry) -> Option<Failure> {
-    let code = entry.error_code()?.to_owned();
-    let retryable = code.contains("Throttl") || code.contains("Internal");
-    Some(Failure { code, message: entry.error_message().unwrap_or("no message").to_owned(), retryable })
+fn refusal(entry: &PutEventsResultEntry) -> Option<Error> {
+    let code = entry.error_code()?;
+    let class = class(code).unwrap_or(Class::Refused);
+    Some(Error { class, code: code.to_owned(), message: entry.error_message().unwrap_or("no message").to_owned() })
+}
+
+/// The class of EventBridge's codes, of a call and of an entry, by its documentation of
+/// `PutEventsResultEntry`.
+fn class(code: &str) -> Option<Class> {
+    match code {
+        "ThrottlingException" => Some(Class::Throttled),
+        "InternalException" | "InternalFailure" => Some(Class::Retryable),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::tests::answered;
+    use super::*;
+
+    #[test]
+    fn what_eventbridge_answers_is_classed_by_its_own_codes() {
+        for (code, expected) in [
+            ("ThrottlingException", Class::Throttled),
+            ("InternalException", Class::Retryable),
+            ("InternalFailure", Class::Retryable),
+            ("NotAuthorizedForSourceException", Class::Refused),
+            ("ResourceNotFoundException", Class::Refused),
+            ("InvalidInstanceID.NotFound", Class::Refused),
+        ] {
+            assert_eq!(answered(class, code, 400).class, expected, "{code}");
+            let entry = PutEventsResultEntry::builder().error_code(code).build();
+            assert_eq!(refusal(&entry).map(|error| error.class), Some(expected), "{code}");
+        }
+        assert_eq!(refusal(&PutEventsResultEntry::builder().event_id("1").build()), None);
+    }
 }

@@ -1,10 +1,11 @@
 //! The SDK's HTTP client: TLS that starts in no time, the roots it trusts, and proxies.
 //!
 //! AWS's endpoints are signed by five roots. To read the hundred and more of an environment is
-//! most of INIT's work, so the five are tried first; what they did not sign, such as a proxy's own
-//! certificate, is tried again with the environment's.
+//! most of INIT's work, so the five are tried first, endpoint by endpoint; what they did not sign,
+//! such as a private endpoint or a proxy's own certificate, is tried again with the environment's.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_config::{BehaviorVersion, ConfigLoader};
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -17,6 +18,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
+use super::error::chain;
 use crate::telemetry;
 
 /// Which roots are trusted.
@@ -36,15 +38,15 @@ const AMAZON_ROOTS: &[u8] = include_bytes!("amazon_roots.pem");
 /// which honours the proxy variables as the default client does.
 #[must_use]
 pub fn sdk_config_loader(roots: Roots) -> ConfigLoader {
-    let known = match roots {
-        Roots::AmazonFirst => OnceLock::new(),
-        Roots::Environment => OnceLock::from(Right::Environment),
-    };
-    aws_config::defaults(behavior_version()).http_client(Clients {
-        amazon: client(TrustStore::empty().with_pem_certificate(AMAZON_ROOTS)),
-        environment: client(TrustStore::empty().with_native_roots(true)),
-        known: Arc::new(known),
-    })
+    let environment = client(TrustStore::empty().with_native_roots(true));
+    let loader = aws_config::defaults(behavior_version());
+    match roots {
+        Roots::Environment => loader.http_client(environment),
+        Roots::AmazonFirst => {
+            let amazon = client(TrustStore::empty().with_pem_certificate(AMAZON_ROOTS));
+            loader.http_client(AmazonFirst { amazon, environment, signers: Signers::default() })
+        }
+    }
 }
 
 /// Pinned: a newer one changes time-outs, retries or proxies, and wants to be read first.
@@ -71,57 +73,87 @@ fn client(roots: TrustStore) -> SharedHttpClient {
     })
 }
 
-/// Two clients, and which of them is known to be right.
+/// Two clients, and which of them each endpoint's certificate needs.
 #[derive(Debug, Clone)]
-struct Clients {
+struct AmazonFirst {
     amazon: SharedHttpClient,
     environment: SharedHttpClient,
-    known: Arc<OnceLock<Right>>,
+    signers: Signers,
 }
 
-/// The client whose roots signed the endpoint's certificate.
-#[derive(Debug)]
-enum Right {
+/// Whose root signed the certificate of each endpoint that has answered, by scheme, host and port.
+#[derive(Debug, Clone, Default)]
+struct Signers(Arc<Mutex<BTreeMap<String, Signer>>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signer {
     Amazon,
     Environment,
 }
 
-impl HttpClient for Clients {
-    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        match self.known.get() {
-            Some(Right::Amazon) => self.amazon.http_connector(settings, components),
-            Some(Right::Environment) => self.environment.http_connector(settings, components),
-            None => SharedHttpConnector::new(Trial {
-                clients: self.clone(),
-                settings: settings.clone(),
-                components: components.clone(),
-            }),
-        }
+impl Signers {
+    fn of(&self, endpoint: &str) -> Option<Signer> {
+        self.lock().get(endpoint).copied()
+    }
+
+    fn record(&self, endpoint: &str, signer: Signer) {
+        self.lock().insert(endpoint.to_owned(), signer);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Signer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A call whose outcome tells which client is right.
-#[derive(Debug)]
-struct Trial {
-    clients: Clients,
+impl HttpClient for AmazonFirst {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(Connector {
+            clients: self.clone(),
+            settings: settings.clone(),
+            components: components.clone(),
+        })
+    }
+}
+
+/// The way to whatever endpoint a request names.
+#[derive(Debug, Clone)]
+struct Connector {
+    clients: AmazonFirst,
     settings: HttpConnectorSettings,
     components: RuntimeComponents,
 }
 
-impl HttpConnector for Trial {
+impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let Self { clients, settings, components } = self;
+        let AmazonFirst { amazon, environment, signers } = &self.clients;
+        match signers.of(endpoint(request.uri())) {
+            Some(Signer::Amazon) => self.send(amazon, request),
+            Some(Signer::Environment) => self.send(environment, request),
+            None => self.find_out(request),
+        }
+    }
+}
+
+impl Connector {
+    fn send(&self, client: &SharedHttpClient, request: HttpRequest) -> HttpConnectorFuture {
+        client.http_connector(&self.settings, &self.components).call(request)
+    }
+
+    /// Sends a request to an endpoint of which it is not known yet whose root signed it.
+    fn find_out(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let endpoint = endpoint(request.uri()).to_owned();
         let again = request.try_clone();
-        let first = clients.amazon.http_connector(settings, components).call(request);
-        let (clients, settings, components) = (clients.clone(), settings.clone(), components.clone());
+        let first = self.send(&self.clients.amazon, request);
+        let connector = self.clone();
         HttpConnectorFuture::new(async move {
+            let AmazonFirst { environment, signers, .. } = &connector.clients;
             let result = first.await;
             match (&result, again) {
-                (Ok(_), _) => drop(clients.known.set(Right::Amazon)),
+                (Ok(_), _) => signers.record(&endpoint, Signer::Amazon),
                 (Err(error), Some(request)) if is_of_unknown_issuer(error) => {
-                    telemetry::log_other_roots(error);
-                    drop(clients.known.set(Right::Environment));
-                    return clients.environment.http_connector(&settings, &components).call(request).await;
+                    telemetry::log_other_roots(&endpoint, error);
+                    signers.record(&endpoint, Signer::Environment);
+                    return connector.send(environment, request).await;
                 }
                 (Err(_), _) => {}
             }
@@ -130,15 +162,20 @@ impl HttpConnector for Trial {
     }
 }
 
+/// Scheme, host and port of a URI.
+fn endpoint(uri: &str) -> &str {
+    let authority = uri.find("://").map_or(0, |scheme| scheme + 3);
+    let path = uri.get(authority..).and_then(|rest| rest.find(['/', '?', '#']));
+    path.and_then(|path| uri.get(..authority + path)).unwrap_or(uri)
+}
+
 /// Whether a certificate was refused because none of the roots signed it, in rustls' words.
 fn is_of_unknown_issuer(error: &ConnectorError) -> bool {
-    telemetry::chain(error).contains("UnknownIssuer")
+    chain(error).contains("UnknownIssuer")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use aws_config::Region;
     use aws_sdk_ec2::config::Credentials;
     use aws_smithy_runtime_api::client::http::http_client_fn;
@@ -148,60 +185,83 @@ mod tests {
     use super::*;
     use crate::aws::ec2::SdkEc2;
 
+    const EC2: &str = "https://ec2.us-east-1.amazonaws.com";
+    const EVENTS: &str = "https://events.example.org:8443";
+
     /// Which client was asked, in order.
     type Asked = Arc<Mutex<Vec<&'static str>>>;
 
     /// A client of this name that answers nothing, or fails with these words.
     #[derive(Debug, Clone)]
-    struct Fake(&'static str, Option<&'static str>, Asked);
+    struct Fake(&'static str, fn(&str) -> Option<&'static str>, Asked);
 
     impl HttpConnector for Fake {
-        fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
             self.2.lock().unwrap().push(self.0);
-            HttpConnectorFuture::ready(match self.1 {
+            HttpConnectorFuture::ready(match self.1(endpoint(request.uri())) {
                 Some(words) => Err(ConnectorError::io(words.into())),
                 None => Ok(HttpResponse::new(400.try_into().unwrap(), SdkBody::from("<Response></Response>"))),
             })
         }
     }
 
-    /// Calls EC2 twice, with an Amazon client that fails so, and answers which clients were asked.
-    async fn asked(failure_of_amazon: Option<&'static str>) -> Vec<&'static str> {
+    /// Calls these endpoints, one after another, with an Amazon client that fails so, and answers
+    /// which clients were asked.
+    async fn asked(endpoints: &[&str], failure_of_amazon: fn(&str) -> Option<&'static str>) -> Vec<&'static str> {
         let asked = Asked::default();
         let fake = |name, failure| {
             let connector = SharedHttpConnector::new(Fake(name, failure, Arc::clone(&asked)));
             SharedHttpClient::new(http_client_fn(move |_, _| connector.clone()))
         };
-        let clients = Clients {
-            amazon: fake("amazon", failure_of_amazon),
-            environment: fake("environment", None),
-            known: Arc::default(),
-        };
+        let amazon = fake("amazon", failure_of_amazon);
+        let clients = AmazonFirst { amazon, environment: fake("environment", |_| None), signers: Signers::default() };
         let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", "not-a-secret", None, None, "tests");
         let config = aws_config::defaults(behavior_version()).http_client(clients);
         let config = config.region(Region::new("us-east-1")).credentials_provider(credentials).load().await;
-        let ec2 = SdkEc2::new(&config);
-        drop((ec2.warm_up().await, ec2.warm_up().await));
+        for endpoint in endpoints {
+            let config = config.to_builder().endpoint_url(*endpoint).build();
+            drop(SdkEc2::new(&config).warm_up().await);
+        }
         let asked = asked.lock().unwrap();
         asked.clone()
     }
 
     #[tokio::test]
     async fn what_amazon_did_not_sign_is_tried_with_the_roots_of_the_environment_and_so_is_all_that_follows() {
-        assert_eq!(
-            asked(Some("invalid peer certificate: UnknownIssuer")).await,
-            ["amazon", "environment", "environment"]
-        );
+        let asked = asked(&[EC2, EC2], |_| Some("invalid peer certificate: UnknownIssuer")).await;
+        assert_eq!(asked, ["amazon", "environment", "environment"]);
+    }
+
+    #[tokio::test]
+    async fn each_endpoint_is_tried_by_itself() {
+        let private = |endpoint: &str| (endpoint == EVENTS).then_some("invalid peer certificate: UnknownIssuer");
+        let asked = asked(&[EC2, EVENTS, EC2, EVENTS], private).await;
+        assert_eq!(asked, ["amazon", "amazon", "environment", "amazon", "environment"]);
     }
 
     #[tokio::test]
     async fn what_amazon_signed_is_never_tried_with_others() {
-        assert_eq!(asked(None).await, ["amazon", "amazon"]);
+        assert_eq!(asked(&[EC2, EC2], |_| None).await, ["amazon", "amazon"]);
     }
 
     #[tokio::test]
     async fn another_failure_says_nothing_about_roots() {
-        assert_eq!(asked(Some("connection refused")).await, ["amazon", "amazon"]);
-        assert_eq!(asked(Some("invalid peer certificate: Expired")).await, ["amazon", "amazon"]);
+        assert_eq!(asked(&[EC2, EC2], |_| Some("connection refused")).await, ["amazon", "amazon"]);
+        let expired = asked(&[EC2, EC2], |_| Some("invalid peer certificate: Expired")).await;
+        assert_eq!(expired, ["amazon", "amazon"]);
+    }
+
+    #[test]
+    fn an_endpoint_is_what_stands_before_the_path() {
+        for (uri, expected) in [
+            ("https://ec2.us-east-1.amazonaws.com/", EC2),
+            ("https://events.example.org:8443/a/b?c=d", EVENTS),
+            ("https://ec2.us-east-1.amazonaws.com?Action=a", EC2),
+            ("https://ec2.us-east-1.amazonaws.com", EC2),
+            ("/path", ""),
+            ("", ""),
+        ] {
+            assert_eq!(endpoint(uri), expected, "{uri}");
+        }
     }
 }

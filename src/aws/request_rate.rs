@@ -3,6 +3,7 @@
 //! EC2 gives every account and Region one bucket for each action, and the function shares it with
 //! the account's own automation: a call that would only be throttled is not made. It knows no SDK.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::time::{Instant, sleep};
 /// The bucket of one action, for all calls of it that one environment of the function makes.
 ///
 /// It begins full, as EC2's does when nobody calls. Where somebody does, the first throttled call
-/// tells, and all calls of the action pause: a second at first, then twice as long each time, up
+/// shows it, and all calls of the action pause: a second at first, then twice as long each time, up
 /// to half the bucket, until the bucket was full again. So what others leave is found and used.
 #[derive(Debug)]
 pub struct RequestRate {
@@ -20,6 +21,7 @@ pub struct RequestRate {
     level: Mutex<Level>,
     /// Held by whoever is next: those who came first go first.
     queue: tokio::sync::Mutex<()>,
+    throttles: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,13 @@ impl RequestRate {
     pub fn new(capacity: u32, refill_per_second: u32) -> Self {
         let (capacity, refill_per_second) = (f64::from(capacity) - MARGIN, f64::from(refill_per_second));
         let level = Level { tokens: capacity, at: Instant::now(), pause: refill_per_second };
-        Self { capacity, refill_per_second, level: Mutex::new(level), queue: tokio::sync::Mutex::new(()) }
+        Self {
+            capacity,
+            refill_per_second,
+            level: Mutex::new(level),
+            queue: tokio::sync::Mutex::new(()),
+            throttles: AtomicUsize::new(0),
+        }
     }
 
     /// Waits for a token and takes it. Whoever gives up waiting has taken none.
@@ -53,13 +61,20 @@ impl RequestRate {
         }
     }
 
-    /// Pauses all calls, since EC2 throttled one. Others that were under way tell nothing new.
+    /// Pauses all calls, since EC2 throttled one. Others that were under way show nothing new.
     pub fn throttled(&self) {
+        self.throttles.fetch_add(1, Ordering::Relaxed);
         let mut level = self.filled();
         if level.tokens >= 0.0 {
             level.tokens = -level.pause;
             level.pause = (level.pause * 2.0).min(self.capacity / 2.0);
         }
+    }
+
+    /// How many calls were throttled so far.
+    #[must_use]
+    pub fn throttles(&self) -> usize {
+        self.throttles.load(Ordering::Relaxed)
     }
 
     /// Takes a token, or says how long it takes until there is one.
@@ -118,6 +133,7 @@ mod tests {
             pauses.push(turns(&rate, 1).await.round());
         }
         assert_eq!(pauses, [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]);
+        assert_eq!(rate.throttles(), 12, "each call that was throttled counts");
         sleep(Duration::from_mins(1)).await;
         rate.throttled();
         assert!((turns(&rate, 1).await - 1.2).abs() < 0.01, "a full bucket forgets");

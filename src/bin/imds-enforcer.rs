@@ -12,7 +12,7 @@ use imds_enforcer::aws::ec2::SdkEc2;
 use imds_enforcer::aws::eventbridge::{ResultBus, SdkEventBridge};
 use imds_enforcer::aws::http::{Roots, sdk_config_loader};
 use imds_enforcer::config::Config;
-use imds_enforcer::enforce::{Answer, Enforcer, Grace, Options};
+use imds_enforcer::enforce::{Answer, Enforcer, Grace, Options, Settings};
 use imds_enforcer::telemetry;
 use lambda_runtime::{Context, Diagnostic, LambdaEvent, service_fn};
 use serde::{Deserialize, Deserializer};
@@ -53,15 +53,15 @@ async fn run() -> Result<(), lambda_runtime::Error> {
     let ec2 = SdkEc2::new(&sdk_config);
     telemetry::log_start(&config, &region, ec2.warm_up().await);
 
-    let mut enforcer = Enforcer::new(ec2, region, config.mode, now);
-    enforcer.options = options(config, &sdk_config);
+    let function_name = var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "imds-enforcer".to_owned());
+    let settings = Settings::new(function_name, region, config.mode);
+    let enforcer = Enforcer::new(ec2, now, Settings { options: options(config, &sdk_config), ..settings });
     lambda_runtime::run(service_fn(|event| handle(&enforcer, event))).await
 }
 
 /// What is configured beyond the default: only then is there a client other than EC2's.
 fn options(config: Config, sdk_config: &SdkConfig) -> Options {
     Options {
-        function_name: var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "imds-enforcer".to_owned()),
         exemptions: config.exemptions,
         grace: config
             .sweep_grace_days

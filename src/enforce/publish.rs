@@ -1,5 +1,5 @@
-//! Results on their way to the bus: gathered into calls, sent again where that can help, and
-//! counted where the bus did not take them.
+//! Publishes results: gathers them into calls, sends again what the bus may take later, and counts
+//! what it did not take.
 //!
 //! It runs beside the enforcement and never holds it up for longer than a bus takes to fail twice.
 
@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::aws::eventbridge::{BYTES_PER_CALL, EVENTS_PER_CALL, ResultBus};
+use crate::aws::{Class, Error};
 use crate::report::result_event::ResultEvent;
 use crate::report::{Failure, Published};
 
@@ -76,34 +77,33 @@ impl Publisher<'_> {
     }
 
     /// Counts what became of events, and keeps those that are to be sent again.
-    fn kept(&mut self, events: Vec<ResultEvent>, answers: Vec<Option<Failure>>, again: bool) -> Vec<ResultEvent> {
+    fn kept(&mut self, events: Vec<ResultEvent>, answers: Vec<Option<Error>>, again: bool) -> Vec<ResultEvent> {
         let mut kept = Vec::new();
         // An event without an answer was not taken, as far as is known.
         let answers = answers.into_iter().chain(std::iter::repeat_with(|| Some(unanswered())));
         for (event, answer) in events.into_iter().zip(answers) {
             match answer {
                 None => self.published.published += 1,
-                Some(error) if error.retryable && again => kept.push(event),
+                Some(error) if error.class.is_retryable() && again => kept.push(event),
                 Some(error) => self.give_up(1, Some(error)),
             }
         }
         kept
     }
 
-    fn give_up(&mut self, count: usize, error: Option<Failure>) {
+    fn give_up(&mut self, count: usize, error: Option<Error>) {
         self.published.unpublished += count;
-        self.published.error = self.published.error.take().or(error);
+        self.published.error = self.published.error.take().or(error.map(Failure::from));
     }
 }
 
-fn too_late() -> Failure {
-    let message = "the function's time-out was near: EventBridge had not answered".to_owned();
-    Failure { code: "DeadlineExceeded".to_owned(), message, retryable: true }
+fn too_late() -> Error {
+    Error::deadline_exceeded("EventBridge had not answered")
 }
 
-fn unanswered() -> Failure {
+fn unanswered() -> Error {
     let message = "EventBridge did not answer what became of the event".to_owned();
-    Failure { code: "UnreadableAnswer".to_owned(), message, retryable: false }
+    Error { class: Class::Refused, code: "UnreadableAnswer".to_owned(), message }
 }
 
 #[cfg(test)]
@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    /// A bus that answers call by call as it is told, then takes everything.
+    /// A bus that answers call by call in this order, then takes everything.
     #[derive(Debug, Default)]
     struct Bus {
         answers: Mutex<VecDeque<Answer>>,
@@ -132,12 +132,13 @@ mod tests {
         },
     }
 
-    fn failure(retryable: bool) -> Failure {
-        Failure { code: "ThrottlingException".to_owned(), message: "no".to_owned(), retryable }
+    fn failure(retryable: bool) -> Error {
+        let class = if retryable { Class::Throttled } else { Class::Refused };
+        Error { class, code: "ThrottlingException".to_owned(), message: "no".to_owned() }
     }
 
     impl ResultBus for Bus {
-        fn put<'a>(&'a self, events: &'a [ResultEvent]) -> BoxFuture<'a, Result<Vec<Option<Failure>>, Failure>> {
+        fn put<'a>(&'a self, events: &'a [ResultEvent]) -> BoxFuture<'a, Result<Vec<Option<Error>>, Error>> {
             self.calls.lock().unwrap().push(events.len());
             let answer = self.answers.lock().unwrap().pop_front();
             Box::pin(async move {
@@ -175,49 +176,49 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn events_are_sent_ten_a_call() {
-        let (told, calls) = published(&[100; 23], &[]).await;
-        assert_eq!((counts(&told), calls), ((23, 0), vec![10, 10, 3]));
-        assert_eq!(told.error, None);
+        let (result, calls) = published(&[100; 23], &[]).await;
+        assert_eq!((counts(&result), calls), ((23, 0), vec![10, 10, 3]));
+        assert_eq!(result.error, None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_stays_below_the_limit_of_bytes() {
-        let (told, calls) = published(&[100 * 1024; 5], &[]).await;
-        assert_eq!((counts(&told), calls), ((5, 0), vec![2, 2, 1]));
+        let (result, calls) = published(&[100 * 1024; 5], &[]).await;
+        assert_eq!((counts(&result), calls), ((5, 0), vec![2, 2, 1]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_not_taken_is_sent_again_if_that_can_help() {
-        let (told, calls) = published(&[100; 10], &[Answer::TakesOne { retryable: true }]).await;
-        assert_eq!((counts(&told), calls), ((10, 0), vec![10, 9]));
-        let (told, calls) = published(&[100; 10], &[Answer::TakesOne { retryable: false }]).await;
-        assert_eq!((counts(&told), calls), ((1, 9), vec![10]));
-        let (told, calls) = published(&[100; 10], &[Answer::TakesOne { retryable: true }; 3]).await;
-        assert_eq!((counts(&told), calls), ((3, 7), vec![10, 9, 8]));
-        assert_eq!(told.error.unwrap().code, "ThrottlingException");
+        let (result, calls) = published(&[100; 10], &[Answer::TakesOne { retryable: true }]).await;
+        assert_eq!((counts(&result), calls), ((10, 0), vec![10, 9]));
+        let (result, calls) = published(&[100; 10], &[Answer::TakesOne { retryable: false }]).await;
+        assert_eq!((counts(&result), calls), ((1, 9), vec![10]));
+        let (result, calls) = published(&[100; 10], &[Answer::TakesOne { retryable: true }; 3]).await;
+        assert_eq!((counts(&result), calls), ((3, 7), vec![10, 9, 8]));
+        assert_eq!(result.error.unwrap().code, "ThrottlingException");
     }
 
     #[tokio::test(start_paused = true)]
     async fn near_the_end_nothing_is_sent_again() {
-        let (told, calls) =
+        let (result, calls) =
             published_in(Duration::from_millis(100), &[100; 10], &[Answer::TakesOne { retryable: true }]).await;
-        assert_eq!((counts(&told), calls), ((1, 9), vec![10]));
+        assert_eq!((counts(&result), calls), ((1, 9), vec![10]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_bus_that_fails_is_left_alone_after_two_calls() {
-        let (told, calls) = published(&[100; 50], &[Answer::Fails; 5]).await;
-        assert_eq!((counts(&told), calls), ((0, 50), vec![10, 10]));
-        let (told, calls) = published(&[100; 30], &[Answer::Fails]).await;
-        assert_eq!((counts(&told), calls), ((20, 10), vec![10, 10, 10]));
+        let (result, calls) = published(&[100; 50], &[Answer::Fails; 5]).await;
+        assert_eq!((counts(&result), calls), ((0, 50), vec![10, 10]));
+        let (result, calls) = published(&[100; 30], &[Answer::Fails]).await;
+        assert_eq!((counts(&result), calls), ((20, 10), vec![10, 10, 10]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_bus_that_hangs_is_waited_for_until_the_end_and_no_longer() {
         let begin = Instant::now();
-        let (told, _) = published(&[100; 20], &[Answer::Hangs; 2]).await;
-        assert_eq!(counts(&told), (0, 20));
-        assert_eq!(told.error.unwrap().code, "DeadlineExceeded");
+        let (result, _) = published(&[100; 20], &[Answer::Hangs; 2]).await;
+        assert_eq!(counts(&result), (0, 20));
+        assert_eq!(result.error.unwrap().code, "DeadlineExceeded");
         assert!(begin.elapsed() <= Duration::from_secs(11));
     }
 }

@@ -219,6 +219,15 @@ pub enum EventError {
 }
 
 impl EventError {
+    /// The `errorType` that Lambda records.
+    #[must_use]
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "UnreadableEvent",
+            Self::WrongRegion { .. } => "WrongRegion",
+        }
+    }
+
     fn unreadable(path: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Unreadable { path: path.into(), problem: problem.into() }
     }

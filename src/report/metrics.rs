@@ -5,8 +5,8 @@
 //! dimensions with few values, since each combination is a metric that is paid for.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
 use crate::config::Mode;
 use crate::report::Counts;
@@ -17,26 +17,26 @@ pub const NAMESPACE: &str = "ImdsEnforcer";
 /// Most values of one metric in a document: CloudWatch's limit.
 const VALUES: usize = 100;
 
-/// What was measured of one invocation.
+/// What was measured in one invocation.
 #[derive(Debug, Clone)]
 pub struct Measurements<'a> {
     /// The function's name.
     pub function_name: &'a str,
     /// Its mode.
     pub mode: Mode,
-    /// When.
+    /// The time of the measurement.
     pub at: DateTime<Utc>,
     /// The instances by outcome.
     pub counts: Counts,
-    /// Those that failed and whose failure does not pass by itself.
+    /// The instances that failed and whose failure does not pass by itself.
     pub refused: usize,
-    /// Of each enforced instance that an event named, milliseconds from the event to EC2's answer.
+    /// Milliseconds from the event to EC2's answer, for each enforced instance that an event named.
     pub time_to_enforce_ms: &'a [u64],
-    /// Of the invocation.
+    /// How long the invocation took.
     pub duration_ms: u64,
     /// Requests to EC2, each attempt counted.
     pub ec2_calls: usize,
-    /// Of these, those that EC2 throttled.
+    /// How many of these EC2 throttled.
     pub ec2_throttles: usize,
     /// Results that the bus did not take, where one is set.
     pub unpublished: Option<usize>,
@@ -47,19 +47,38 @@ pub struct Measurements<'a> {
 #[must_use]
 pub fn embedded(measured: &Measurements) -> Vec<String> {
     let mut chunks = measured.time_to_enforce_ms.chunks(VALUES);
-    let mut first = counts(measured);
+    let mut first: Vec<Metric> = counts(measured);
     first.extend(chunks.next().map(times));
-    let more = chunks.map(|chunk| vec![times(chunk)]);
-    std::iter::once(first).chain(more).map(|metrics| document(measured, metrics)).collect()
+    let more = chunks.map(|chunk| document(measured, &[times(chunk)]));
+    std::iter::once(document(measured, &first)).chain(more).collect()
 }
 
-/// A metric's name, unit and value or values.
-type Metric = (&'static str, &'static str, Value);
+/// A metric.
+#[derive(Debug, Clone, Copy)]
+struct Metric<'a> {
+    name: &'static str,
+    unit: &'static str,
+    value: Measured<'a>,
+}
 
-fn counts(measured: &Measurements) -> Vec<Metric> {
-    let count = |name, value: usize| (name, "Count", json!(value));
+/// What was measured: one value, or several.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+enum Measured<'a> {
+    One(u64),
+    Several(&'a [u64]),
+}
+
+fn count(name: &'static str, count: usize) -> Metric<'static> {
+    Metric { name, unit: "Count", value: Measured::One(count as u64) }
+}
+
+fn milliseconds<'a>(name: &'static str, value: Measured<'a>) -> Metric<'a> {
+    Metric { name, unit: "Milliseconds", value }
+}
+
+fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
     let Counts { examined, enforced, would_enforce, exempt, in_use, failed, .. } = measured.counts;
-    let unpublished = measured.unpublished.map(|unpublished| count("ResultsUnpublished", unpublished));
     let mut metrics = vec![
         count("InstancesExamined", examined),
         count("InstancesEnforced", enforced),
@@ -68,42 +87,76 @@ fn counts(measured: &Measurements) -> Vec<Metric> {
         count("InstancesInUse", in_use),
         count("InstancesFailed", failed),
         count("InstancesRefused", measured.refused),
-        ("Duration", "Milliseconds", json!(measured.duration_ms)),
+        milliseconds("Duration", Measured::One(measured.duration_ms)),
         count("Ec2Calls", measured.ec2_calls),
         count("Ec2Throttles", measured.ec2_throttles),
     ];
-    metrics.extend(unpublished);
+    metrics.extend(measured.unpublished.map(|unpublished| count("ResultsUnpublished", unpublished)));
     metrics
 }
 
-fn times(milliseconds: &[u64]) -> Metric {
-    ("TimeToEnforce", "Milliseconds", json!(milliseconds))
+fn times(values: &[u64]) -> Metric<'_> {
+    milliseconds("TimeToEnforce", Measured::Several(values))
 }
 
-fn document(measured: &Measurements, metrics: Vec<Metric>) -> String {
-    #[derive(Serialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Definition {
-        name: &'static str,
-        unit: &'static str,
+/// One document of the embedded metric format.
+struct Document<'a> {
+    measured: &'a Measurements<'a>,
+    metrics: &'a [Metric<'a>],
+}
+
+impl Serialize for Document<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { measured, metrics } = self;
+        let mut document = serializer.serialize_map(None)?;
+        document.serialize_entry("_aws", &metadata(measured, metrics))?;
+        document.serialize_entry("FunctionName", measured.function_name)?;
+        document.serialize_entry("Mode", &measured.mode)?;
+        for Metric { name, value, .. } in *metrics {
+            document.serialize_entry(name, value)?;
+        }
+        document.end()
     }
-    let definitions: Vec<_> = metrics.iter().map(|(name, unit, _)| Definition { name, unit }).collect();
-    let mut document: Map<String, Value> =
-        metrics.into_iter().map(|(name, _, value)| (name.to_owned(), value)).collect();
-    document.insert("FunctionName".to_owned(), measured.function_name.into());
-    document.insert("Mode".to_owned(), measured.mode.to_string().into());
-    let directive = json!({
-        "Namespace": NAMESPACE,
-        "Dimensions": [["FunctionName", "Mode"]],
-        "Metrics": definitions,
-    });
-    let metadata = json!({"Timestamp": measured.at.timestamp_millis(), "CloudWatchMetrics": [directive]});
-    document.insert("_aws".to_owned(), metadata);
-    Value::Object(document).to_string()
+}
+
+/// The member `_aws` of a document.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Metadata {
+    timestamp: i64,
+    cloud_watch_metrics: [Directive; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directive {
+    namespace: &'static str,
+    dimensions: [[&'static str; 2]; 1],
+    metrics: Vec<Definition>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Definition {
+    name: &'static str,
+    unit: &'static str,
+}
+
+fn metadata(measured: &Measurements, metrics: &[Metric]) -> Metadata {
+    let metrics = metrics.iter().map(|Metric { name, unit, .. }| Definition { name, unit }).collect();
+    let directive = Directive { namespace: NAMESPACE, dimensions: [["FunctionName", "Mode"]], metrics };
+    Metadata { timestamp: measured.at.timestamp_millis(), cloud_watch_metrics: [directive] }
+}
+
+/// No part of a document can fail to be written as JSON.
+fn document(measured: &Measurements, metrics: &[Metric]) -> String {
+    serde_json::to_string(&Document { measured, metrics }).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn measured(time_to_enforce_ms: &[u64]) -> Vec<Value> {

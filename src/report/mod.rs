@@ -1,6 +1,6 @@
 //! What was done, and why not more: the answer of an invocation.
 //!
-//! Pure data, made once at the end of a run. Its field names are the contract with dashboards,
+//! Pure data, built once at the end of an invocation. Its field names are the contract with dashboards,
 //! log queries and tests.
 
 pub mod metrics;
@@ -38,7 +38,7 @@ pub struct Report {
     /// What failed that was not one instance's: the look-up by filter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
-    /// Of an SQS batch, every message.
+    /// Every message of an SQS batch.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<MessageReport>,
     /// What became of the results, where they are sent to a bus.
@@ -53,7 +53,7 @@ pub struct Published {
     pub published: usize,
     /// How many it did not take, or were not sent in time.
     pub unpublished: usize,
-    /// Why, of the first.
+    /// Why the first was not taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
 }
@@ -82,16 +82,13 @@ impl Instances {
         &self.counts
     }
 
-    /// Counts an instance and lists it. Hands it back if there is no room to list it.
-    #[must_use]
-    pub fn add(&mut self, instance: InstanceReport) -> Option<InstanceReport> {
+    /// Counts an instance, and lists it while there is room.
+    pub fn add(&mut self, instance: InstanceReport) {
         self.counts.add(&instance.outcome);
         let list = if instance.failure().is_some() { &mut self.failed } else { &mut self.others };
-        if list.len() == LISTED {
-            return Some(instance);
+        if list.len() < LISTED {
+            list.push(instance);
         }
-        list.push(instance);
-        None
     }
 }
 
@@ -103,12 +100,12 @@ pub struct InstanceReport {
     /// What became of it.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// What else is to be said of it.
+    /// What else there is to report of it.
     #[serde(flatten)]
     pub details: Details,
 }
 
-/// What is to be said of an instance beside its outcome, mostly of violators.
+/// What there is to report of an instance beside its outcome, mostly of violators.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Details {
     /// The exemption in force.
@@ -188,6 +185,24 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// The word that the report and the log have for it.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Enforced { .. } => "enforced",
+            Self::WouldEnforce { .. } => "would_enforce",
+            Self::Compliant { .. } => "compliant",
+            Self::EndpointDisabled { .. } => "endpoint_disabled",
+            Self::Exempt { .. } => "exempt",
+            Self::InUse { .. } => "in_use",
+            Self::Gone { .. } => "gone",
+            Self::NotFound => "not_found",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
 /// Why something failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{code}: {message}")]
@@ -261,7 +276,7 @@ impl Counts {
 }
 
 impl InstanceReport {
-    /// An instance of which nothing but the outcome is to be said.
+    /// An instance with nothing to report but its outcome.
     #[must_use]
     pub fn new(instance_id: &str, outcome: Outcome) -> Self {
         Self { instance_id: instance_id.to_owned(), outcome, details: Details::default() }
@@ -392,7 +407,7 @@ mod tests {
     fn report(instances: Vec<InstanceReport>, error: Option<Failure>) -> Report {
         let event = EventSummary { name: "RunInstances".to_owned(), ..EventSummary::default() };
         let mut all = Instances::default();
-        assert!(instances.into_iter().all(|it| all.add(it).is_none()));
+        instances.into_iter().for_each(|it| all.add(it));
         Report::new(Mode::Enforce, event, all, error)
     }
 
@@ -424,16 +439,34 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_no_room_for_is_counted_and_handed_back() {
+    fn what_there_is_no_room_for_is_counted() {
         let mut instances = Instances::default();
         let not_found = |n| InstanceReport::new(&format!("i-1{n:07x}"), Outcome::NotFound);
-        let handed_back = (0..LISTED + 2).filter(|n| instances.add(not_found(*n)).is_some()).count();
-        assert_eq!(handed_back, 2);
-        assert!(instances.add(failed("i-00000001", "InternalError")).is_none(), "a failure has room of its own");
+        (0..LISTED + 2).for_each(|n| instances.add(not_found(n)));
+        instances.add(failed("i-00000001", "InternalError"));
         let report = Report::new(Mode::Enforce, EventSummary::default(), instances, None);
         assert_eq!((report.counts.examined, report.instances.len(), report.unlisted), (LISTED + 3, LISTED + 1, 2));
+        assert_eq!(report.instances[0].instance_id, "i-00000001", "a failure has room of its own");
         assert!(report.to_string().contains("1 of 1003 instances failed"), "{report}");
         assert!(report.to_string().contains("; 2 more instances stand in the log alone"), "{report}");
+    }
+
+    #[test]
+    fn an_outcome_is_serialized_by_its_word() {
+        let before = MetadataOptions::default();
+        for outcome in [
+            Outcome::Enforced { before: before.clone(), after: before.clone() },
+            Outcome::WouldEnforce { before: before.clone() },
+            Outcome::Compliant { before: before.clone() },
+            Outcome::EndpointDisabled { before: before.clone() },
+            Outcome::Exempt { before: before.clone() },
+            Outcome::InUse { before: before.clone(), calls_without_token: 7, in_days: 14 },
+            Outcome::Gone { before },
+            Outcome::NotFound,
+            failed("i-00000001", "InternalError").outcome,
+        ] {
+            assert_eq!(serde_json::to_value(&outcome).unwrap()["outcome"], outcome.as_str());
+        }
     }
 
     #[test]

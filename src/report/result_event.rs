@@ -1,4 +1,5 @@
-//! What is told of an instance on a bus: one event, as `events/schema/result-1.json` says.
+//! The result that is published on a bus for an instance: one event, as
+//! `events/schema/result-1.json` says.
 //!
 //! Pure. Detail-types and fields are a contract: any change of them, an added field too, is a new
 //! version of the schema.
@@ -53,7 +54,7 @@ struct Summary {
     command: String,
 }
 
-/// The event that tells of `instance`, which `event` led to, if it is one that is told of.
+/// The result of `instance`, which `event` led to, if its outcome is one that is published.
 #[must_use]
 pub fn result_event(instance: &InstanceReport, event: &EventSummary, mode: Mode, region: &str) -> Option<ResultEvent> {
     let detail_type = detail_type(&instance.outcome)?;

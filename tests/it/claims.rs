@@ -115,55 +115,6 @@ fn every_alarm_every_metric_and_every_kind_of_cause_has_its_place_in_the_manual(
 }
 
 #[test]
-fn the_log_queries_of_the_manual_use_commands_of_logs_insights_and_fields_of_the_log() {
-    let manual = text("README.md");
-    let queries = manual.lines().filter(|line| line.starts_with("filter "));
-    let log = ["src/telemetry.rs", "src/report/mod.rs"].map(text).concat();
-    let mut checked = 0;
-    for query in queries {
-        let mut aliases = Vec::new();
-        for stage in query.split('|').map(str::trim) {
-            let words: Vec<_> = unquoted(stage);
-            assert!(["fields", "filter", "stats", "sort", "limit", "display"].contains(&words[0].as_str()), "{stage}");
-            aliases.extend(words.windows(2).filter(|pair| pair[0] == "as").map(|pair| pair[1].clone()));
-            for word in &words[1..] {
-                let is_syntax = [
-                    "in",
-                    "and",
-                    "as",
-                    "by",
-                    "asc",
-                    "desc",
-                    "ispresent",
-                    "count_distinct",
-                    "count",
-                    "latest",
-                    "pct",
-                    "max",
-                    "bin",
-                ]
-                .contains(&word.as_str());
-                let is_number = word.starts_with(|c: char| c.is_ascii_digit());
-                let is_field = log.contains(&format!("{word} = ")) || log.contains(&format!("{word}: "));
-                assert!(
-                    is_syntax || is_number || word.starts_with('@') || aliases.contains(word) || is_field,
-                    "{word} in {stage}"
-                );
-            }
-        }
-        checked += 1;
-    }
-    assert_eq!(checked, 6);
-}
-
-/// The words of a query that are not text in quotes.
-fn unquoted(query: &str) -> Vec<String> {
-    let outside: String = query.split('"').step_by(2).collect::<Vec<_>>().join(" ");
-    let words = outside.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '@')));
-    words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
-}
-
-#[test]
 fn the_measurements_of_the_manual_are_the_latest() {
     let header = "| times imds-enforcer's |";
     let latest = table(&text("benches/results/report.md"), header);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use imds_enforcer::aws::ec2::{Ec2, Ec2Error, Page, Which};
+use imds_enforcer::aws::ec2::{Ec2, Page, Which};
+use imds_enforcer::aws::{Class, Error};
 use imds_enforcer::instance::{HttpEndpoint, HttpTokens, Instance, InstanceId, InstanceState, MetadataOptions};
 
 /// Instances, and the ids of those that were written to, in order.
@@ -20,8 +21,8 @@ pub(crate) struct FakeEc2 {
 /// Instances on a page: few, so that there are pages.
 const PAGE: usize = 3;
 
-impl Ec2 for FakeEc2 {
-    async fn describe_instances(&self, which: Which<'_>, next_token: Option<&str>) -> Result<Page, Ec2Error> {
+impl Ec2 for &FakeEc2 {
+    async fn describe_instances(&self, which: Which<'_>, next_token: Option<&str>) -> Result<Page, Error> {
         let instances = self.instances.lock().unwrap();
         let matches = |instance: &&Instance| match which {
             Which::Named(ids) => ids.contains(&instance.id),
@@ -39,11 +40,12 @@ impl Ec2 for FakeEc2 {
         Ok(Page { instances: page, next_token })
     }
 
-    async fn require_tokens(&self, id: &InstanceId) -> Result<MetadataOptions, Ec2Error> {
+    async fn require_tokens(&self, id: &InstanceId) -> Result<MetadataOptions, Error> {
         self.writes.lock().unwrap().push(id.clone());
         self.take_a_while().await;
         if self.refused.contains(id) {
-            return Err(Ec2Error::Refused { code: "UnauthorizedOperation".to_owned(), message: "no".to_owned() });
+            let code = "UnauthorizedOperation".to_owned();
+            return Err(Error { class: Class::Refused, code, message: "no".to_owned() });
         }
         let mut instances = self.instances.lock().unwrap();
         let options = &mut instances.get_mut(id).unwrap().metadata_options;

@@ -127,7 +127,7 @@ async fn an_instance_unknown_after_a_modification_is_absent() {
 }
 
 #[tokio::test]
-async fn an_instance_that_goes_between_look_up_and_write_is_told_apart() {
+async fn an_instance_that_goes_between_look_up_and_write_is_reported_by_what_the_event_says() {
     let ec2 = local_ec2(violators(1));
     ec2.model().faults.add(fault(MODIFY, None, None, error("InvalidInstanceID.NotFound", 400)));
     let swept = report(handle(&ec2, &sample("ScheduledEvent/rule")).await);
@@ -178,7 +178,7 @@ async fn near_its_deadline_it_answers_and_names_what_is_not_done() {
     ec2.model().faults.add(fault(MODIFY, None, None, Kind::Delay { milliseconds: 700 }));
     let begin = Instant::now();
     let end = begin + Duration::from_secs(2);
-    let report = report(enforcer(&ec2).await.handle(&run_instances((0..20).map(id)), end).await);
+    let report = report(enforcer(&ec2, settings()).await.handle(&run_instances((0..20).map(id)), end).await);
     assert!(Instant::now() < end, "answered in time");
     assert!(report.counts.enforced >= 8 && report.counts.failed >= 4, "{report}");
     assert_eq!(report.counts.enforced + report.counts.failed, 20);
@@ -192,7 +192,7 @@ async fn near_its_deadline_it_answers_and_names_what_is_not_done() {
 #[tokio::test]
 async fn with_no_time_left_nothing_is_begun() {
     let ec2 = local_ec2(violators(1));
-    let report = report(enforcer(&ec2).await.handle(&run_instances([id(0)]), Instant::now()).await);
+    let report = report(enforcer(&ec2, settings()).await.handle(&run_instances([id(0)]), Instant::now()).await);
     assert_eq!(failure(&report, &id(0)).code, "DeadlineExceeded");
     assert!(ec2.model().calls.is_empty());
 }
@@ -200,15 +200,15 @@ async fn with_no_time_left_nothing_is_begun() {
 #[tokio::test]
 async fn a_warm_up_takes_nothing_from_any_action() {
     let ec2 = local_ec2([]);
-    enforcer(&ec2).await.ec2.warm_up().await.unwrap();
+    sdk_ec2(&ec2).await.warm_up().await.unwrap();
     assert_eq!(ec2.model().counts().into_iter().collect::<Vec<_>>(), [("none".to_owned(), 1)]);
 }
 
 #[tokio::test]
 async fn a_warm_up_without_an_answer_says_why() {
     let ec2 = local_ec2([]);
-    let enforcer = enforcer(&ec2).await;
+    let port = sdk_ec2(&ec2).await;
     drop(ec2);
-    let error = enforcer.ec2.warm_up().await.unwrap_err();
+    let error = port.warm_up().await.unwrap_err();
     assert!(error.contains("Connection refused"), "{error}");
 }

@@ -6,10 +6,9 @@ use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use imds_enforcer::aws::cloudwatch::{Calls, MetadataUse};
 use imds_enforcer::aws::ec2::SdkEc2;
-use imds_enforcer::config::Mode;
-use imds_enforcer::enforce::{Enforcer, Grace};
+use imds_enforcer::aws::{Class, Error};
+use imds_enforcer::enforce::{Enforcer, Grace, Options, Settings};
 use imds_enforcer::instance::InstanceId;
-use imds_enforcer::report::Failure;
 use local_ec2::LocalEc2;
 use serde_json::Value;
 
@@ -17,7 +16,7 @@ use crate::harness::*;
 
 /// CloudWatch, which counted seven calls of each of these instances.
 #[derive(Debug, Clone)]
-struct CloudWatch {
+pub(crate) struct CloudWatch {
     used: Vec<String>,
     fails: bool,
     asked: Arc<Mutex<Vec<usize>>>,
@@ -29,27 +28,36 @@ impl MetadataUse for CloudWatch {
         ids: &'a [InstanceId],
         days: u16,
         now: DateTime<Utc>,
-    ) -> BoxFuture<'a, Result<Calls, Failure>> {
+    ) -> BoxFuture<'a, Result<Calls, Error>> {
         assert_eq!((days, now), (14, clock()));
         self.asked.lock().unwrap().push(ids.len());
         let used = ids.iter().filter(|id| self.used.iter().any(|used| used == id.as_str()));
         let answer = used.map(|id| (id.clone(), 7)).collect();
-        let failure = Failure { code: "InternalFailure".to_owned(), message: "no".to_owned(), retryable: true };
-        Box::pin(async move { if self.fails { Err(failure) } else { Ok(answer) } })
+        let error = Error { class: Class::Retryable, code: "InternalFailure".to_owned(), message: "no".to_owned() };
+        Box::pin(async move { if self.fails { Err(error) } else { Ok(answer) } })
     }
 }
 
-async fn sparing(ec2: &LocalEc2, used: impl IntoIterator<Item = String>) -> (Enforcer<SdkEc2>, CloudWatch) {
-    let cloudwatch = CloudWatch { used: used.into_iter().collect(), fails: false, asked: Arc::default() };
-    let mut enforcer = enforcer(ec2).await;
-    enforcer.options.grace = Some(Grace { days: 14, metadata_use: Box::new(cloudwatch.clone()) });
-    (enforcer, cloudwatch)
+impl CloudWatch {
+    pub(crate) fn new(used: impl IntoIterator<Item = String>) -> Self {
+        Self { used: used.into_iter().collect(), fails: false, asked: Arc::default() }
+    }
+
+    /// These settings, with a sweep that asks this CloudWatch.
+    pub(crate) fn settings(&self, settings: Settings) -> Settings {
+        let grace = Some(Grace { days: 14, metadata_use: Box::new(self.clone()) });
+        Settings { options: Options { grace, ..settings.options }, ..settings }
+    }
+
+    async fn enforcer(&self, ec2: &LocalEc2, settings: Settings) -> Enforcer<SdkEc2> {
+        enforcer(ec2, self.settings(settings)).await
+    }
 }
 
 #[tokio::test]
 async fn the_sweep_leaves_what_is_in_use_and_reports_how_much() {
     let ec2 = local_ec2(violators(3));
-    let (enforcer, _) = sparing(&ec2, [id(1)]).await;
+    let enforcer = CloudWatch::new([id(1)]).enforcer(&ec2, settings()).await;
     let report = report(enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await);
     assert_eq!((report.counts.enforced, report.counts.in_use, count(&ec2, MODIFY)), (2, 1, 2));
     let json: Value = serde_json::to_value(&report.instances[1]).unwrap();
@@ -62,10 +70,9 @@ async fn the_sweep_leaves_what_is_in_use_and_reports_how_much() {
 }
 
 #[tokio::test]
-async fn observe_mode_tells_the_same() {
+async fn observe_mode_reports_the_same() {
     let ec2 = local_ec2(violators(3));
-    let (mut enforcer, _) = sparing(&ec2, [id(1)]).await;
-    enforcer.mode = Mode::Observe;
+    let enforcer = CloudWatch::new([id(1)]).enforcer(&ec2, observing()).await;
     let report = report(enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await);
     assert_eq!((report.counts.would_enforce, report.counts.in_use), (2, 1));
 }
@@ -75,7 +82,8 @@ async fn what_an_event_names_is_enforced_whatever_its_use() {
     let downgrade = sample("ModifyInstanceMetadataOptions/downgrade-to-optional");
     for event in [run_instances([id(0)]), running(&id(0)), downgrade] {
         let ec2 = local_ec2(fleet().into_iter().chain(violators(1)));
-        let (enforcer, cloudwatch) = sparing(&ec2, fleet().into_iter().map(|it| it.instance_id).chain([id(0)])).await;
+        let cloudwatch = CloudWatch::new(fleet().into_iter().map(|it| it.instance_id).chain([id(0)]));
+        let enforcer = cloudwatch.enforcer(&ec2, settings()).await;
         assert_eq!(report(enforcer.handle(&event, in_a_minute()).await).counts.enforced, 1);
         assert!(cloudwatch.asked.lock().unwrap().is_empty());
     }
@@ -87,7 +95,8 @@ async fn of_a_launch_without_ids_the_new_are_enforced_and_the_old_spared() {
     "2026-11-02T09:14:05.000Z".clone_into(&mut instances[0].launch_time);
     "2026-10-02T09:14:05.000Z".clone_into(&mut instances[1].launch_time);
     let ec2 = local_ec2(instances);
-    let (enforcer, cloudwatch) = sparing(&ec2, [id(0), id(1)]).await;
+    let cloudwatch = CloudWatch::new([id(0), id(1)]);
+    let enforcer = cloudwatch.enforcer(&ec2, settings()).await;
     let report = report(enforcer.handle(&sample("RunInstances/omitted"), in_a_minute()).await);
     let expected = [(id(0), "enforced".to_owned()), (id(1), "in_use".to_owned())];
     assert_eq!(outcomes(&report), expected);
@@ -102,8 +111,8 @@ async fn what_is_compliant_or_exempt_is_not_asked_about_and_at_most_five_hundred
     instances[1].tags = [("imds-exemption".to_owned(), "2026-11-30".to_owned())].into();
     let ec2 = local_ec2(instances);
     ec2.model().buckets.unlimited = true;
-    let (mut enforcer, cloudwatch) = sparing(&ec2, []).await;
-    enforcer.mode = Mode::Observe;
+    let cloudwatch = CloudWatch::new([]);
+    let enforcer = cloudwatch.enforcer(&ec2, observing()).await;
     let report = report(enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await);
     assert_eq!((report.counts.would_enforce, report.counts.exempt), (1201, 1));
     assert_eq!(*cloudwatch.asked.lock().unwrap(), [500, 498, 203]);
@@ -112,9 +121,8 @@ async fn what_is_compliant_or_exempt_is_not_asked_about_and_at_most_five_hundred
 #[tokio::test]
 async fn without_an_answer_nothing_is_enforced_and_the_sweep_fails() {
     let ec2 = local_ec2(violators(2));
-    let (mut enforcer, mut cloudwatch) = sparing(&ec2, []).await;
-    cloudwatch.fails = true;
-    enforcer.options.grace = Some(Grace { days: 14, metadata_use: Box::new(cloudwatch) });
+    let cloudwatch = CloudWatch { fails: true, ..CloudWatch::new([]) };
+    let enforcer = cloudwatch.enforcer(&ec2, settings()).await;
     let error = enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await.unwrap_err();
     assert!(error.to_string().contains("InternalFailure: no"), "{error}");
     assert_eq!(count(&ec2, MODIFY), 0);

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use imds_enforcer::config::Mode;
-use imds_enforcer::enforce::Answer;
+use imds_enforcer::enforce::{Answer, Settings};
 use local_ec2::model::{Instance, MetadataOptions};
 
 use crate::harness::*;
@@ -25,7 +24,7 @@ async fn of_a_thousand_instances_the_ten_violators_are_written_to() {
     }
     let ec2 = local_ec2(instances);
     let end = in_a_minute();
-    let answer = enforcer(&ec2).await.handle(&run_instances((0..1000).map(id)), end).await;
+    let answer = enforcer(&ec2, settings()).await.handle(&run_instances((0..1000).map(id)), end).await;
     let report = report(answer);
     assert_eq!((report.counts.examined, report.counts.enforced, report.counts.compliant), (1000, 10, 990));
     assert!(count(&ec2, DESCRIBE) <= 5, "{:?}", ec2.model().counts());
@@ -123,8 +122,7 @@ async fn a_launch_without_ids_finds_the_violators_by_filter() {
 async fn the_sweep_reads_every_page() {
     let ec2 = local_ec2(violators(2100));
     ec2.model().buckets.unlimited = true;
-    let mut enforcer = enforcer(&ec2).await;
-    enforcer.mode = Mode::Observe;
+    let enforcer = enforcer(&ec2, observing()).await;
     let report = report(enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await);
     assert_eq!(report.counts.would_enforce, 2100);
     assert_eq!(count(&ec2, DESCRIBE), 3);
@@ -133,8 +131,7 @@ async fn the_sweep_reads_every_page() {
 #[tokio::test]
 async fn observe_mode_reports_what_enforce_mode_would_write_and_writes_nothing() {
     let ec2 = local_ec2(violators(3).into_iter().chain([compliant(&id(3))]));
-    let mut enforcer = enforcer(&ec2).await;
-    enforcer.mode = Mode::Observe;
+    let enforcer = enforcer(&ec2, observing()).await;
     let report = report(enforcer.handle(&run_instances((0..4).map(id)), in_a_minute()).await);
     assert_eq!((report.counts.would_enforce, report.counts.compliant), (3, 1));
     assert_eq!(count(&ec2, MODIFY), 0);
@@ -170,8 +167,8 @@ async fn while_one_instance_is_waited_for_another_is_enforced() {
     let mut instances = violators(2);
     instances[1].invisible_for_calls = 1;
     let ec2 = local_ec2(instances);
-    let mut enforcer = enforcer(&ec2).await;
-    enforcer.waits = vec![Duration::from_millis(500)];
+    let settings = Settings { waits: vec![Duration::from_millis(500)], ..settings() };
+    let enforcer = enforcer(&ec2, settings).await;
     let event = run_instances((0..2).map(id));
     let (answer, enforced_meanwhile) = tokio::join!(enforcer.handle(&event, in_a_minute()), async {
         tokio::time::sleep(Duration::from_millis(250)).await;

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use imds_enforcer::aws::ec2::SdkEc2;
 use imds_enforcer::aws::http::{Roots, sdk_config_loader};
 use imds_enforcer::config::Mode;
-use imds_enforcer::enforce::{Answer, Enforcer, InvocationError};
+use imds_enforcer::enforce::{Answer, Enforcer, InvocationError, Options, Settings};
 use imds_enforcer::policy::exemption::Exemptions;
 use imds_enforcer::report::Report;
 use local_ec2::LocalEc2;
@@ -59,14 +59,32 @@ pub(crate) fn sdk_config() -> ConfigLoader {
     sdk_config_loader(Roots::Environment).region(Region::new(REGION)).credentials_provider(credentials)
 }
 
-/// The function on a local EC2, in enforce mode, with the exemption tag of the samples, waiting
-/// little for instances to become visible.
-pub(crate) async fn enforcer(ec2: &LocalEc2) -> Enforcer<SdkEc2> {
-    let config = sdk_config().endpoint_url(ec2.endpoint()).load().await;
-    let mut enforcer = Enforcer::new(SdkEc2::new(&config), REGION.to_owned(), Mode::Enforce, clock);
-    enforcer.waits = vec![Duration::from_millis(20); 4];
-    enforcer.options.exemptions = Some(Exemptions { tag: "imds-exemption".to_owned(), max_days: 90 });
-    enforcer
+/// What the binary has by default, in this mode.
+pub(crate) fn defaults(mode: Mode) -> Settings {
+    Settings::new("imds-enforcer".to_owned(), REGION.to_owned(), mode)
+}
+
+/// Enforce mode, with the exemption tag of the samples, and little waiting for instances to become
+/// visible.
+pub(crate) fn settings() -> Settings {
+    let exemptions = Some(Exemptions { tag: "imds-exemption".to_owned(), max_days: 90 });
+    let options = Options { exemptions, ..Options::default() };
+    Settings { waits: vec![Duration::from_millis(20); 4], options, ..defaults(Mode::Enforce) }
+}
+
+/// The same in observe mode.
+pub(crate) fn observing() -> Settings {
+    Settings { mode: Mode::Observe, ..settings() }
+}
+
+/// The port to a local EC2.
+pub(crate) async fn sdk_ec2(ec2: &LocalEc2) -> SdkEc2 {
+    SdkEc2::new(&sdk_config().endpoint_url(ec2.endpoint()).load().await)
+}
+
+/// The function on a local EC2.
+pub(crate) async fn enforcer(ec2: &LocalEc2, settings: Settings) -> Enforcer<SdkEc2> {
+    Enforcer::new(sdk_ec2(ec2).await, clock, settings)
 }
 
 /// Three seconds after the events of all samples.
@@ -76,7 +94,7 @@ pub(crate) fn clock() -> DateTime<Utc> {
 
 /// Handles an event with a minute left.
 pub(crate) async fn handle(ec2: &LocalEc2, event: &str) -> Result<Answer, InvocationError> {
-    enforcer(ec2).await.handle(event, in_a_minute()).await
+    enforcer(ec2, settings()).await.handle(event, in_a_minute()).await
 }
 
 pub(crate) fn in_a_minute() -> Instant {

@@ -2,15 +2,15 @@
 //! deep, too long or too many.
 
 use imds_enforcer::config::Mode;
-use imds_enforcer::enforce::{Answer, Enforcer};
+use imds_enforcer::enforce::{Answer, Enforcer, Settings};
 
 use crate::fake::FakeEc2;
 use crate::harness::*;
 
 /// Handles a payload on an EC2 that knows nothing, and answers the error type, if there is one.
 async fn error_type(payload: &str) -> Option<&'static str> {
-    let mut enforcer = Enforcer::new(FakeEc2::default(), REGION.to_owned(), Mode::Enforce, clock);
-    enforcer.waits.clear();
+    let ec2 = FakeEc2::default();
+    let enforcer = Enforcer::new(&ec2, clock, Settings { waits: Vec::new(), ..defaults(Mode::Enforce) });
     let result = enforcer.handle(payload, in_a_minute()).await;
     if let Ok(Answer::Report(report)) = &result {
         assert!(report.ignored.is_some() || report.counts.examined == report.counts.not_found, "{report}");

@@ -16,7 +16,7 @@ use local_ec2::exchange::{Reply, reply};
 use local_ec2::model::{Instance, Model};
 use tokio::time::Instant;
 
-use crate::harness::{MODIFY, REGION, clock, sdk_config};
+use crate::harness::{MODIFY, clock, defaults, sdk_config};
 
 /// What EC2 takes to answer, about.
 const LATENCY: Duration = Duration::from_millis(150);
@@ -39,15 +39,15 @@ impl InProcess {
         self.0.lock().unwrap()
     }
 
-    /// The function as the binary has it.
-    pub(crate) async fn enforcer(&self) -> Enforcer<SdkEc2> {
+    /// The function as the binary has it, in this mode.
+    pub(crate) async fn enforcer(&self, mode: Mode) -> Enforcer<SdkEc2> {
         let connector = SharedHttpConnector::new(self.clone());
         let config = sdk_config()
             .time_source(Clock::default())
             .http_client(http_client_fn(move |_, _| connector.clone()))
             .load()
             .await;
-        Enforcer::new(SdkEc2::new(&config), REGION.to_owned(), Mode::Enforce, clock)
+        Enforcer::new(SdkEc2::new(&config), clock, defaults(mode))
     }
 
     /// How many calls of an action there were, and how many of these EC2 throttled.

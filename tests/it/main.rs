@@ -18,6 +18,7 @@ mod handler;
 mod harness;
 mod hostile;
 mod in_process;
+mod log;
 mod process;
 mod property;
 mod results;

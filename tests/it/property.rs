@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use imds_enforcer::config::Mode;
-use imds_enforcer::enforce::{Answer, Enforcer, InvocationError};
+use imds_enforcer::enforce::{Answer, Enforcer, InvocationError, Settings};
 use imds_enforcer::event;
 use imds_enforcer::instance::{HttpEndpoint, HttpTokens, Instance, InstanceId, InstanceState, MetadataOptions};
 use imds_enforcer::policy::{Decision, decide};
@@ -18,11 +18,10 @@ use crate::samples::names;
 
 /// Handles an event on an EC2 in memory, with a minute left and no wait.
 fn handle(ec2: FakeEc2, mode: Mode, json: &str) -> (Result<Answer, InvocationError>, FakeEc2) {
-    let mut enforcer = Enforcer::new(ec2, REGION.to_owned(), mode, clock);
-    enforcer.waits.clear();
+    let enforcer = Enforcer::new(&ec2, clock, Settings { waits: Vec::new(), ..defaults(mode) });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let result = runtime.block_on(async { enforcer.handle(json, in_a_minute()).await });
-    (result, enforcer.ec2)
+    (result, ec2)
 }
 
 fn any_json() -> impl Strategy<Value = Value> {

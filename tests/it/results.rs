@@ -11,9 +11,10 @@ use aws_sdk_ec2::config::http::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
+use imds_enforcer::aws::ec2::SdkEc2;
 use imds_enforcer::aws::eventbridge::SdkEventBridge;
 use imds_enforcer::config::Mode;
-use imds_enforcer::enforce::InvocationError;
+use imds_enforcer::enforce::{Enforcer, InvocationError, Options, Settings};
 use imds_enforcer::report::Report;
 use local_ec2::LocalEc2;
 use local_ec2::model::Instance;
@@ -23,16 +24,16 @@ use crate::harness::*;
 use crate::samples::names;
 use crate::stand_in::python;
 
-/// EventBridge without sockets: keeps what it takes, and does to each call what it is told.
+/// EventBridge without sockets: keeps what it takes, and does to each call what its fault says.
 #[derive(Debug, Clone, Default)]
-struct Bus {
+pub(crate) struct Bus {
     taken: Arc<Mutex<Vec<Value>>>,
     calls: Arc<Mutex<Vec<usize>>>,
     fault: Option<BusFault>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum BusFault {
+pub(crate) enum BusFault {
     Denies,
     Hangs,
     Drops,
@@ -70,6 +71,22 @@ impl Bus {
         SdkEventBridge::new(&config, "security".to_owned())
     }
 
+    /// A bus with this fault.
+    pub(crate) fn with(fault: BusFault) -> Self {
+        Self { fault: Some(fault), ..Self::default() }
+    }
+
+    /// The settings of a function that publishes to this bus.
+    pub(crate) async fn settings(&self, mode: Mode) -> Settings {
+        let settings = settings();
+        let options = Options { result_bus: Some(Box::new(self.sdk().await)), ..settings.options };
+        Settings { mode, options, ..settings }
+    }
+
+    async fn enforcer(&self, ec2: &LocalEc2, mode: Mode) -> Enforcer<SdkEc2> {
+        enforcer(ec2, self.settings(mode).await).await
+    }
+
     fn taken(&self) -> Vec<Value> {
         self.taken.lock().unwrap().clone()
     }
@@ -92,17 +109,14 @@ impl HttpConnector for Bus {
 
 /// The report on an event, with this bus and in this mode; none on one that is refused.
 async fn handled(ec2: &LocalEc2, event: &str, mode: Mode, bus: &Bus) -> Option<Report> {
-    let mut enforcer = enforcer(ec2).await;
-    enforcer.mode = mode;
-    enforcer.options.result_bus = Some(Box::new(bus.sdk().await));
-    match enforcer.handle(event, in_a_minute()).await {
+    match bus.enforcer(ec2, mode).await.handle(event, in_a_minute()).await {
         Err(InvocationError::Event(_)) => None,
         answer => Some(report(answer)),
     }
 }
 
 /// Hands entries to a script as standard input, and answers whether it took them and what it said.
-fn told(script: &str, entries: &[Value]) -> (bool, String) {
+fn output_of(script: &str, entries: &[Value]) -> (bool, String) {
     let mut child = Command::new(python())
         .arg(root().join("tests/it").join(script))
         .stdin(Stdio::piped())
@@ -151,7 +165,7 @@ async fn all_results() -> Vec<Value> {
             expected += counts.enforced + counts.would_enforce + counts.exempt + counts.in_use + counts.failed;
         }
     }
-    assert_eq!(bus.taken().len(), expected, "one event for each instance that is told of");
+    assert_eq!(bus.taken().len(), expected, "one event for each violator");
     let ec2 = local_ec2(of_every_origin());
     ec2.model().deny(MODIFY, Some(&id(3)));
     drop(handled(&ec2, &sample("ScheduledEvent/rule"), Mode::Enforce, &bus).await);
@@ -161,11 +175,11 @@ async fn all_results() -> Vec<Value> {
 #[tokio::test]
 async fn a_consumer_that_knows_the_schema_takes_every_result() {
     let results = all_results().await;
-    let (took, told) = told("consumer.py", &results);
-    assert!(took, "{told}");
-    let counts: BTreeMap<String, usize> = serde_json::from_str(&told).unwrap();
+    let (took, output) = output_of("consumer.py", &results);
+    assert!(took, "{output}");
+    let counts: BTreeMap<String, usize> = serde_json::from_str(&output).unwrap();
     assert_eq!(counts.values().sum::<usize>(), results.len());
-    assert_eq!(counts.len(), 4, "of each but what CloudWatch says is in use: {told}");
+    assert_eq!(counts.len(), 4, "of each but what CloudWatch says is in use: {output}");
     assert!(results.iter().all(|it| it["EventBusName"] == "security"));
 }
 
@@ -179,7 +193,7 @@ async fn a_consumer_refuses_another_version_and_what_the_schema_does_not_say() {
         change(&mut detail);
         let mut result = result.clone();
         result["Detail"] = detail.to_string().into();
-        told("consumer.py", &[result])
+        output_of("consumer.py", &[result])
     };
     assert!(changed(&|_| {}).0);
     for (why, change) in [
@@ -193,16 +207,16 @@ async fn a_consumer_refuses_another_version_and_what_the_schema_does_not_say() {
         ("tells of an instance that is failed", &|it| it["outcome"] = "failed".into()),
         ("is not one of", &|it| it["cause"]["kind"] = "guess".into()),
     ] {
-        let (took, told) = changed(change);
-        assert!(!took && told.contains(why), "{why}: {told}");
+        let (took, output) = changed(change);
+        assert!(!took && output.contains(why), "{why}: {output}");
     }
 }
 
 #[tokio::test]
 async fn every_command_that_is_suggested_fits_the_apis_of_aws() {
-    let (fits, told) = told("commands.py", &all_results().await);
-    assert!(fits, "{told}");
-    let checked: BTreeMap<String, usize> = serde_json::from_str(&told).unwrap();
+    let (fits, output) = output_of("commands.py", &all_results().await);
+    assert!(fits, "{output}");
+    let checked: BTreeMap<String, usize> = serde_json::from_str(&output).unwrap();
     for action in [
         "ec2 modify-instance-metadata-options",
         "ec2 modify-instance-metadata-defaults",
@@ -215,7 +229,7 @@ async fn every_command_that_is_suggested_fits_the_apis_of_aws() {
         "eks update-nodegroup-version",
         "elasticbeanstalk update-environment",
     ] {
-        assert!(checked.contains_key(action), "{action} was not among {told}");
+        assert!(checked.contains_key(action), "{action} was not among {output}");
     }
 }
 
@@ -237,10 +251,9 @@ async fn no_bus_undoes_or_hides_an_enforcement() {
         (BusFault::TakesHalf("InvalidAccountIdException"), "InvalidAccountIdException", 2),
         (BusFault::TakesHalf("ThrottlingException"), "", 3),
     ] {
-        let bus = Bus { fault: Some(fault), ..Bus::default() };
+        let bus = Bus::with(fault);
         let ec2 = local_ec2(violators(3));
-        let mut enforcer = enforcer(&ec2).await;
-        enforcer.options.result_bus = Some(Box::new(bus.sdk().await));
+        let enforcer = bus.enforcer(&ec2, Mode::Enforce).await;
         let answer = enforcer.handle(&run_instances((0..3).map(id)), in_a_minute()).await;
         assert!(answer.is_ok(), "{fault:?}");
         let report = report(answer);
@@ -253,10 +266,9 @@ async fn no_bus_undoes_or_hides_an_enforcement() {
 
 #[tokio::test]
 async fn a_bus_that_hangs_does_not_keep_the_answer() {
-    let bus = Bus { fault: Some(BusFault::Hangs), ..Bus::default() };
+    let bus = Bus::with(BusFault::Hangs);
     let ec2 = local_ec2(violators(3));
-    let mut enforcer = enforcer(&ec2).await;
-    enforcer.options.result_bus = Some(Box::new(bus.sdk().await));
+    let enforcer = bus.enforcer(&ec2, Mode::Enforce).await;
     let end = tokio::time::Instant::now() + Duration::from_secs(2);
     let report = report(enforcer.handle(&run_instances((0..3).map(id)), end).await);
     assert!(tokio::time::Instant::now() < end);

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use imds_enforcer::config::Mode;
 use imds_enforcer::enforce::InvocationError;
 use imds_enforcer::event::{self, Invocation};
 use imds_enforcer::report::Report;
@@ -17,10 +16,10 @@ pub(crate) fn names() -> Vec<String> {
     let mut names = Vec::new();
     for folder in std::fs::read_dir(root().join("events")).unwrap() {
         let folder = folder.unwrap();
-        assert!(folder.path().is_dir(), "events/ holds folders, one a kind of event: {}", folder.path().display());
-        if folder.file_name() == "schema" {
+        if folder.file_name() == "schema" || folder.file_name() == "README.md" {
             continue;
         }
+        assert!(folder.path().is_dir(), "events/ holds folders, one a kind of event: {}", folder.path().display());
         for file in std::fs::read_dir(folder.path()).unwrap() {
             let file = file.unwrap().path();
             assert_eq!(file.extension().unwrap(), "json", "{}", file.display());
@@ -51,8 +50,8 @@ async fn every_sample_is_answered_as_its_snapshot_says() {
     }
 }
 
-/// Of each instance of a report, by id: what is said of it but for what the write adds.
-fn said(report: &Report, write_adds: &[&str]) -> BTreeMap<String, Value> {
+/// Each instance of a report, by id, without what the write adds.
+fn without_writes(report: &Report, write_adds: &[&str]) -> BTreeMap<String, Value> {
     let instances = report.instances.iter().map(|it| serde_json::to_value(it).unwrap());
     let without = |mut instance: Value| {
         let fields = instance.as_object_mut().unwrap();
@@ -67,8 +66,7 @@ async fn observe_mode_says_of_every_sample_what_enforce_mode_writes_and_writes_n
     let mut compared = 0;
     for name in names() {
         let (enforced, observed) = (local_ec2(fleet()), local_ec2(fleet()));
-        let mut function = enforcer(&observed).await;
-        function.mode = Mode::Observe;
+        let function = enforcer(&observed, observing()).await;
         let reports = (handle(&enforced, &sample(&name)).await, function.handle(&sample(&name), in_a_minute()).await);
         assert_eq!(count(&observed, MODIFY), 0, "{name}");
         let (Ok(_) | Err(InvocationError::Incomplete(_)), Ok(_) | Err(InvocationError::Incomplete(_))) = &reports
@@ -77,11 +75,11 @@ async fn observe_mode_says_of_every_sample_what_enforce_mode_writes_and_writes_n
             continue;
         };
         let (wrote, would) = (report(reports.0), report(reports.1));
-        let mut expected = said(&wrote, &["after", "undo", "time_to_enforce_ms"]);
+        let mut expected = without_writes(&wrote, &["after", "undo", "time_to_enforce_ms"]);
         for instance in expected.values_mut().filter(|it| it["outcome"] == "enforced") {
             instance["outcome"] = "would_enforce".into();
         }
-        assert_eq!(said(&would, &[]), expected, "{name}");
+        assert_eq!(without_writes(&would, &[]), expected, "{name}");
         assert_eq!((would.counts.would_enforce, would.ignored), (count(&enforced, MODIFY), wrote.ignored), "{name}");
         compared += would.counts.would_enforce;
     }
@@ -120,7 +118,7 @@ fn samples_are_complete_events_within_the_size_that_eventbridge_takes() {
     }
 }
 
-/// What the log tells of an invocation that failed: the report, if there is one.
+/// The report of an invocation that failed, if there is one.
 fn error_report(error: &InvocationError) -> Option<&Report> {
     match error {
         InvocationError::Incomplete(report) => Some(report),

@@ -93,7 +93,7 @@ fn any_fault(dice: &mut Dice) -> Fault {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "what to soak, and for how long, is told by the environment")]
+#[expect(clippy::disallowed_methods, reason = "what to soak, and for how long, is read from the environment")]
 #[ignore = "minutes long; `make soak` runs it"]
 fn after_minutes_of_events_and_faults_it_holds_no_more_and_every_violator_is_enforced() {
     let seconds = std::env::var("SOAK_SECONDS").map_or(180, |it| it.parse().expect("SOAK_SECONDS is a number"));

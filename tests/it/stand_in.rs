@@ -19,9 +19,9 @@ pub(crate) fn python() -> std::path::PathBuf {
 fn boto3_drives_it_without_complaint() {
     let ec2 = LocalEc2::start(0, Model::with_transition(Duration::from_millis(200))).unwrap();
     let output = Command::new(python()).arg(root().join("tests/it/stand_in.py")).arg(ec2.endpoint()).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(told.ends_with("boto3 agrees\n"), "{told}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{printed}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(printed.ends_with("boto3 agrees\n"), "{printed}");
 }
 
 #[test]

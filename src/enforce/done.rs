@@ -1,0 +1,68 @@
+//! What became of the work. It grows with what events named, not with the account.
+
+use std::collections::BTreeSet;
+
+use super::work::Work;
+use crate::event::{Message, Request, Targets};
+use crate::instance::InstanceId;
+use crate::report::{Failure, InstanceReport, Instances, MessageReport, Published};
+
+/// What became of the work.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) instances: Instances,
+    /// The named instances that failed.
+    failed: BTreeSet<InstanceId>,
+    /// Whether an instance that was found by filter failed.
+    violators_failed: bool,
+    /// The failure of the look-up by filter.
+    pub(super) error: Option<Failure>,
+    /// How many failed whose failure does not pass by itself.
+    pub(super) refused: usize,
+    pub(super) time_to_enforce_ms: Vec<u64>,
+    pub(super) results: Option<Published>,
+}
+
+impl Done {
+    /// Adds what became of one instance.
+    pub(super) fn add(&mut self, id: &InstanceId, instance: InstanceReport, work: &Work) {
+        match (instance.failure(), work.names(id)) {
+            (Some(_), true) => {
+                self.failed.insert(id.clone());
+            }
+            (Some(_), false) => self.violators_failed = true,
+            (None, _) => {}
+        }
+        self.time_to_enforce_ms.extend(instance.details.time_to_enforce_ms);
+        self.list(instance);
+    }
+
+    /// Adds an instance that is none that EC2 could know.
+    pub(super) fn list(&mut self, instance: InstanceReport) {
+        self.refused += usize::from(instance.failure().is_some_and(|failure| !failure.retryable));
+        self.instances.add(instance);
+    }
+
+    /// What became of one message: it failed if it could not be read, or anything it asked for
+    /// failed.
+    pub(super) fn message(&self, message: Message) -> MessageReport {
+        let Message { message_id, request } = message;
+        let report = MessageReport { message_id, event: None, ignored: None, refused: None, failed: true };
+        match request {
+            Err(error) => MessageReport { refused: Some(error.to_string()), ..report },
+            Ok(Request { event, targets: Err(ignored), .. }) => {
+                MessageReport { event: Some(event), ignored: Some(ignored.to_string()), failed: false, ..report }
+            }
+            Ok(Request { event, targets: Ok(targets), .. }) => {
+                MessageReport { event: Some(event), failed: self.failed_for(&targets), ..report }
+            }
+        }
+    }
+
+    /// Whether anything that these targets asked for failed.
+    fn failed_for(&self, targets: &Targets) -> bool {
+        !targets.malformed.is_empty()
+            || (targets.violators && (self.error.is_some() || self.violators_failed))
+            || targets.named.iter().any(|id| self.failed.contains(id))
+    }
+}

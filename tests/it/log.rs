@@ -1,0 +1,188 @@
+//! The log of real invocations: each fact on one line, and the queries of the manual and of the
+//! dashboard find there what they ask for.
+
+use std::collections::BTreeSet;
+
+use imds_enforcer::config::Mode;
+use imds_enforcer::enforce::{InvocationError, Settings};
+
+use imds_enforcer::telemetry::LINE_BYTES;
+use local_ec2::LocalEc2;
+use local_ec2::fault::Kind;
+use serde_json::Value;
+
+use crate::grace::CloudWatch;
+use crate::harness::*;
+use crate::results::{Bus, BusFault};
+use crate::samples::names;
+
+/// The lines of one invocation, without those that are metrics.
+async fn log_of(settings: Settings, ec2: &LocalEc2, event: &str) -> Vec<Value> {
+    let enforcer = enforcer(ec2, settings).await;
+    collect_log();
+    drop(enforcer.handle(event, in_a_minute()).await);
+    let (metrics, lines): (Vec<_>, Vec<_>) =
+        log_lines().into_iter().partition(|line| line["target"] == "imds_enforcer::metrics");
+    let looked_after = lines.iter().filter(|line| line["message"] == "done").count();
+    assert_eq!(metrics.len(), looked_after, "metrics for each invocation that looked after instances");
+    lines
+}
+
+fn sweep() -> String {
+    sample("ScheduledEvent/rule")
+}
+
+/// The log of every sample in both modes, of a sweep that spares, of refusals, and of a bus that
+/// takes nothing.
+async fn log_of_all() -> Vec<Value> {
+    let mut lines = Vec::new();
+    for name in names() {
+        for settings in [settings(), observing()] {
+            lines.extend(log_of(settings, &local_ec2(fleet()), &sample(&name)).await);
+        }
+    }
+    let in_use = CloudWatch::new([id(0)]).settings(settings());
+    let mut instances = violators(2);
+    instances[0].tags.insert("aws:autoscaling:groupName".to_owned(), "web-blue".to_owned());
+    lines.extend(log_of(in_use, &local_ec2(instances), &sweep()).await);
+    let ec2 = local_ec2(violators(2));
+    ec2.model().deny(MODIFY, Some(&id(0)));
+    let bus = Bus::with(BusFault::Denies);
+    lines.extend(log_of(bus.settings(Mode::Enforce).await, &ec2, &run_instances((0..2).map(id))).await);
+    lines
+}
+
+#[tokio::test]
+async fn each_fact_is_logged_once() {
+    for name in names() {
+        for settings in [settings(), observing()] {
+            let ec2 = local_ec2(fleet());
+            let report = enforcer(&ec2, observing()).await.handle(&sample(&name), in_a_minute()).await;
+            let lines = log_of(settings, &ec2, &sample(&name)).await;
+            let with = |message: &str| lines.iter().filter(|line| line["message"] == message).count();
+            let (Ok(_) | Err(InvocationError::Incomplete(_))) = &report else {
+                assert_eq!((lines.len(), with("event refused")), (1, 1), "{name}: {lines:?}");
+                continue;
+            };
+            let report = self::report(report);
+            let counts = report.counts;
+            let quiet = counts.compliant + counts.endpoint_disabled + counts.gone;
+            let instances: Vec<_> = lines.iter().filter_map(|line| line["instance_id"].as_str()).collect();
+            let distinct: BTreeSet<_> = instances.iter().collect();
+            assert_eq!(instances.len(), counts.examined - quiet, "{name}: {lines:?}");
+            assert_eq!(distinct.len(), instances.len(), "{name}: an instance has one line");
+            let ignored = usize::from(report.ignored.is_some())
+                + report.messages.iter().filter(|message| message.ignored.is_some()).count();
+            let refused = report.messages.iter().filter(|message| message.refused.is_some()).count();
+            assert_eq!((with("event ignored"), with("event refused")), (ignored, refused), "{name}");
+            assert_eq!(with("done"), usize::from(report.ignored.is_none()), "{name}");
+            assert_eq!(lines.len(), instances.len() + ignored + refused + with("done"), "{name}: {lines:?}");
+            assert!(lines.iter().all(|line| line["report"].is_null()), "{name}: the report is not logged");
+        }
+    }
+}
+
+#[tokio::test]
+async fn fifty_refusals_with_long_messages_and_tags_are_fifty_short_lines() {
+    let mut instances = violators(50);
+    for instance in &mut instances {
+        for key in ["aws:autoscaling:groupName", "aws:ec2launchtemplate:id", "Name"] {
+            instance.tags.insert(key.to_owned(), "\"ü".repeat(128));
+        }
+    }
+    let ec2 = local_ec2(instances);
+    let encoded = format!("You are not authorized. Encoded authorization failure message: {}", "x".repeat(100_000));
+    let denial = format!(
+        "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>{encoded}</Message></Error></Errors></Response>"
+    );
+    let kind = Kind::Body { status: 403, text: denial };
+    ec2.model().faults.add(fault(MODIFY, None, None, kind));
+    let lines = log_of(settings(), &ec2, &run_instances((0..50).map(id))).await;
+    let failed: Vec<_> = lines.iter().filter(|line| line["outcome"] == "failed").collect();
+    assert_eq!((failed.len(), lines.len()), (50, 51));
+    for line in &lines {
+        assert!(line.to_string().len() <= LINE_BYTES, "{} bytes", line.to_string().len());
+    }
+    let error = failed[0]["error"].as_str().unwrap();
+    assert!(error.starts_with("You are not authorized") && error.ends_with(" characters cut)"), "{error}");
+}
+
+/// One stage of a query: its command and the rest.
+fn stages(query: &str) -> Vec<(&str, &str)> {
+    query.split('|').map(|stage| stage.trim().split_once(' ').unwrap()).collect()
+}
+
+/// The words of a stage that are not text in quotes.
+fn unquoted(stage: &str) -> Vec<String> {
+    let outside: String = stage.split(['"', '\'']).step_by(2).collect::<Vec<_>>().join(" ");
+    let words = outside.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '@')));
+    words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// Whether a line passes a filter: conditions joined by `and`, each `ispresent(field)`,
+/// `field = "value"` or `field in ["value", …]`.
+fn passes(filter: &str, line: &Value) -> bool {
+    filter.split(" and ").map(str::trim).all(|condition| {
+        let values: Vec<_> = condition.split(['"', '\'']).skip(1).step_by(2).collect();
+        let words = unquoted(condition);
+        match &words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["ispresent", field] => !line[*field].is_null(),
+            [field] | [field, "in"] => line[*field].as_str().is_some_and(|value| values.contains(&value)),
+            _ => panic!("a condition that is not known here: {condition}"),
+        }
+    })
+}
+
+/// The fields that the stages behind the filter use: neither syntax, nor what a stage names itself.
+fn fields(stages: &[(&str, &str)]) -> BTreeSet<String> {
+    const SYNTAX: [&str; 10] = ["as", "by", "asc", "desc", "count_distinct", "count", "latest", "pct", "max", "bin"];
+    let mut named = BTreeSet::new();
+    let mut fields = BTreeSet::new();
+    for (command, rest) in stages {
+        assert!(["fields", "filter", "stats", "sort", "limit", "display"].contains(command), "{command}");
+        let words = unquoted(rest);
+        named.extend(words.windows(2).filter(|pair| pair[0] == "as").map(|pair| pair[1].clone()));
+        let is_field = |word: &String| {
+            !SYNTAX.contains(&word.as_str()) && !word.starts_with(|c: char| c.is_ascii_digit() || c == '@')
+        };
+        fields.extend(words.into_iter().filter(is_field));
+    }
+    fields.difference(&named).cloned().collect()
+}
+
+/// The queries of the manual and of the dashboard.
+fn queries() -> Vec<String> {
+    let manual = text("events/README.md");
+    let mut queries: Vec<_> = manual.lines().filter(|line| line.starts_with("filter ")).map(str::to_owned).collect();
+    assert_eq!(queries.len(), 6);
+    let template = text("infra/template.yaml");
+    let on_dashboard = template.split("SOURCE '${LogGroup}' | ").skip(1);
+    queries.extend(on_dashboard.map(|rest| rest.split("\"}").next().unwrap().to_owned()));
+    assert_eq!(queries.len(), 7);
+    queries
+}
+
+#[tokio::test]
+async fn every_query_finds_its_fields_in_a_real_log() {
+    let lines = log_of_all().await;
+    for query in queries() {
+        let stages = stages(&query);
+        let [("filter", filter), rest @ ..] = &stages[..] else { panic!("{query} begins with a filter") };
+        // The instance that one query names stands for any.
+        let filter = filter.replace("i-0a200000000000001", "i-0a100000000000001");
+        let found: Vec<_> = lines.iter().filter(|line| passes(&filter, line)).collect();
+        assert!(!found.is_empty(), "no line passes: {query}");
+        for field in fields(rest) {
+            let is_there = found.iter().any(|line| !line[&field].is_null());
+            assert!(is_there, "{field} of {query} is in no line that passes its filter");
+        }
+        for value in filter.split(['"', '\'']).skip(1).step_by(2) {
+            assert!(
+                lines
+                    .iter()
+                    .any(|line| line["outcome"] == value || line["class"] == value || line["instance_id"] == value),
+                "{value} of {query}"
+            );
+        }
+    }
+}
