@@ -19,9 +19,8 @@ use crate::aws::chain;
 use crate::cause::Cause;
 use crate::config::Config;
 use crate::event::{EventError, EventSummary, Message, Request};
-use crate::policy::exemption::Exemption;
 use crate::report::metrics::{Measurements, embedded};
-use crate::report::{Counts, Failure, InstanceReport, Outcome, Published, Report};
+use crate::report::{Details, Failure, InstanceReport, Outcome, Published, Report};
 
 /// Most bytes that a line of the log has.
 pub const LINE_BYTES: usize = 64 * 1024;
@@ -90,51 +89,46 @@ fn error_field(text: &str) -> Field<'_> {
     display(Cut { text, bytes: ERROR_BYTES })
 }
 
+/// Logs a line for an instance: what every such line has, then further fields, then the message.
+macro_rules! log_line {
+    ($level:ident, $instance:expr, $($fields:tt)+) => {{
+        let InstanceReport { instance_id, outcome, details } = $instance;
+        let cause = details.cause.as_deref();
+        $level!(
+            %instance_id,
+            outcome = outcome.as_str(),
+            cause = cause.map(|it| it.kind.as_str()),
+            belongs_to = cause.and_then(Cause::belongs_to).map(field),
+            actor = cause.map(|it| field(&it.actor)),
+            $($fields)+
+        );
+    }};
+}
+
 /// Logs what became of an instance: at `debug` only, where there was nothing to do.
 pub(crate) fn log_instance(instance: &InstanceReport) {
-    let InstanceReport { instance_id: id, outcome, details } = instance;
-    let cause = details.cause.as_deref();
-    macro_rules! log {
-        ($level:ident, $message:literal $(, $($fields:tt)+)?) => {
-            $level!(
-                instance_id = %id,
-                outcome = outcome.as_str(),
-                cause = cause.map(|it| it.kind.as_str()),
-                belongs_to = cause.and_then(Cause::belongs_to).map(field),
-                actor = cause.map(|it| field(&it.actor)),
-                $($($fields)+,)?
-                $message
-            )
-        };
-    }
-    match outcome {
-        Outcome::Enforced { .. } => log!(
-            info,
-            "tokens required",
-            time_to_enforce_ms = details.time_to_enforce_ms,
-            undo = details.undo.as_deref().map(field)
-        ),
-        Outcome::WouldEnforce { .. } => log!(info, "tokens would be required"),
-        Outcome::Exempt { .. } => log!(
-            info,
-            "exempt",
-            until = details.exemption.as_ref().map(|it| display(it.until)),
-            reason = details.exemption.as_ref().map(|it| field(Exemption::reason(it)))
-        ),
-        Outcome::InUse { calls_without_token, in_days, .. } => {
-            log!(info, "in use without tokens", calls_without_token, in_days);
+    let Details { exemption, time_to_enforce_ms, undo, .. } = &instance.details;
+    match &instance.outcome {
+        Outcome::Enforced { .. } => {
+            log_line!(info, instance, time_to_enforce_ms, undo = undo.as_deref().map(field), "tokens required");
         }
-        Outcome::Failed { error: Failure { code, message, retryable }, .. } => log!(
-            warn,
-            "tokens not required",
-            code = field(code),
-            error = error_field(message),
-            retryable,
-            class = if *retryable { "retryable" } else { "refused" }
-        ),
-        Outcome::NotFound => log!(info, "EC2 does not know the instance"),
+        Outcome::WouldEnforce { .. } => log_line!(info, instance, "tokens would be required"),
+        Outcome::Exempt { .. } => {
+            let until = exemption.as_ref().map(|it| display(it.until));
+            let reason = exemption.as_ref().map(|it| field(it.reason()));
+            log_line!(info, instance, until, reason, "exempt");
+        }
+        Outcome::InUse { calls_without_token, in_days, .. } => {
+            log_line!(info, instance, calls_without_token, in_days, "in use without tokens");
+        }
+        Outcome::Failed { error: Failure { code, message, retryable }, .. } => {
+            let (code, error) = (field(code), error_field(message));
+            let class = if *retryable { "retryable" } else { "refused" };
+            log_line!(warn, instance, code, error, retryable, class, "tokens not required");
+        }
+        Outcome::NotFound => log_line!(info, instance, "EC2 does not know the instance"),
         Outcome::Compliant { .. } | Outcome::EndpointDisabled { .. } | Outcome::Gone { .. } => {
-            log!(debug, "nothing to do");
+            log_line!(debug, instance, "nothing to do");
         }
     }
 }
@@ -176,18 +170,6 @@ pub(crate) fn log_done(report: &Report) {
     if let Some(results) = results {
         log_unpublished(event, results);
     }
-    let Counts {
-        examined,
-        enforced,
-        would_enforce,
-        compliant,
-        endpoint_disabled,
-        exempt,
-        in_use,
-        gone,
-        not_found,
-        failed,
-    } = *counts;
     macro_rules! log {
         ($level:ident) => {
             $level!(
@@ -195,16 +177,16 @@ pub(crate) fn log_done(report: &Report) {
                 event_name = field(&event.name),
                 actor = event.actor.as_deref().map(field),
                 %mode,
-                examined,
-                enforced,
-                would_enforce,
-                compliant,
-                endpoint_disabled,
-                exempt,
-                in_use,
-                gone,
-                not_found,
-                failed,
+                examined = counts.examined,
+                enforced = counts.enforced,
+                would_enforce = counts.would_enforce,
+                compliant = counts.compliant,
+                endpoint_disabled = counts.endpoint_disabled,
+                exempt = counts.exempt,
+                in_use = counts.in_use,
+                gone = counts.gone,
+                not_found = counts.not_found,
+                failed = counts.failed,
                 messages = (!messages.is_empty()).then_some(messages.len()),
                 code = error.as_ref().map(|it| field(&it.code)),
                 error = error.as_ref().map(|it| error_field(&it.message)),
@@ -267,7 +249,8 @@ mod tests {
     use crate::cause::cause;
     use crate::config::Mode;
     use crate::instance::{Instance, InstanceState, MetadataOptions};
-    use crate::report::{Details, Instances};
+    use crate::policy::exemption::Exemption;
+    use crate::report::Instances;
 
     #[derive(Clone, Default)]
     struct Buffer(Arc<Mutex<Vec<u8>>>);
@@ -392,6 +375,10 @@ mod tests {
             let [line] = &lines[..] else { panic!("one line: {lines:?}") };
             let line: Value = serde_json::from_str(line).unwrap();
             assert_eq!((&line["message"], &line["level"]), (&"done".into(), &level.into()));
+            let counts = serde_json::to_value(report(None).counts).unwrap();
+            for (outcome, count) in counts.as_object().unwrap() {
+                assert_eq!(&line[outcome], count, "{outcome}");
+            }
         }
     }
 }

@@ -233,9 +233,12 @@ impl<E: Ec2> Enforcer<E> {
             self.publish(published, deadline.publish_until),
         );
         (done.error, done.results) = (error, results);
+        let Settings { function_name, mode, options, .. } = &self.settings;
         telemetry::log_metrics(&Measurements {
-            function_name: &self.settings.function_name,
-            mode: self.settings.mode,
+            function_name,
+            mode: *mode,
+            exempts: options.exemptions.is_some(),
+            spares: options.grace.is_some(),
             at: (self.clock)(),
             counts: *done.instances.counts(),
             refused: done.refused,

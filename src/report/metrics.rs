@@ -24,6 +24,10 @@ pub struct Measurements<'a> {
     pub function_name: &'a str,
     /// Its mode.
     pub mode: Mode,
+    /// Whether there can be exemptions.
+    pub exempts: bool,
+    /// Whether the sweep spares instances in use.
+    pub spares: bool,
     /// The time of the measurement.
     pub at: DateTime<Utc>,
     /// The instances by outcome.
@@ -77,22 +81,24 @@ fn milliseconds<'a>(name: &'static str, value: Measured<'a>) -> Metric<'a> {
     Metric { name, unit: "Milliseconds", value }
 }
 
+/// Those that can be anything but zero, since each is paid for.
 fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
     let Counts { examined, enforced, would_enforce, exempt, in_use, failed, .. } = measured.counts;
-    let mut metrics = vec![
-        count("InstancesExamined", examined),
-        count("InstancesEnforced", enforced),
-        count("InstancesWouldEnforce", would_enforce),
-        count("InstancesExempt", exempt),
-        count("InstancesInUse", in_use),
-        count("InstancesFailed", failed),
-        count("InstancesRefused", measured.refused),
-        milliseconds("Duration", Measured::One(measured.duration_ms)),
-        count("Ec2Calls", measured.ec2_calls),
-        count("Ec2Throttles", measured.ec2_throttles),
+    let enforces = measured.mode == Mode::Enforce;
+    let metrics = [
+        Some(count("InstancesExamined", examined)),
+        enforces.then(|| count("InstancesEnforced", enforced)),
+        (!enforces).then(|| count("InstancesWouldEnforce", would_enforce)),
+        measured.exempts.then(|| count("InstancesExempt", exempt)),
+        measured.spares.then(|| count("InstancesInUse", in_use)),
+        Some(count("InstancesFailed", failed)),
+        Some(count("InstancesRefused", measured.refused)),
+        Some(milliseconds("Duration", Measured::One(measured.duration_ms))),
+        Some(count("Ec2Calls", measured.ec2_calls)),
+        Some(count("Ec2Throttles", measured.ec2_throttles)),
+        measured.unpublished.map(|unpublished| count("ResultsUnpublished", unpublished)),
     ];
-    metrics.extend(measured.unpublished.map(|unpublished| count("ResultsUnpublished", unpublished)));
-    metrics
+    metrics.into_iter().flatten().collect()
 }
 
 fn times(values: &[u64]) -> Metric<'_> {
@@ -160,9 +166,16 @@ mod tests {
     use super::*;
 
     fn measured(time_to_enforce_ms: &[u64]) -> Vec<Value> {
+        measured_in(Mode::Enforce, true, time_to_enforce_ms)
+    }
+
+    /// The documents of a function in this mode, with all options on or off.
+    fn measured_in(mode: Mode, all: bool, time_to_enforce_ms: &[u64]) -> Vec<Value> {
         let measured = Measurements {
             function_name: "imds-enforcer",
-            mode: Mode::Enforce,
+            mode,
+            exempts: all,
+            spares: all,
             at: "2026-11-02T09:14:10Z".parse().unwrap(),
             counts: Counts { examined: 3, enforced: 2, failed: 1, ..Counts::default() },
             refused: 1,
@@ -170,7 +183,7 @@ mod tests {
             duration_ms: 120,
             ec2_calls: 4,
             ec2_throttles: 1,
-            unpublished: None,
+            unpublished: all.then_some(1),
         };
         embedded(&measured).iter().map(|it| serde_json::from_str(it).unwrap()).collect()
     }
@@ -202,9 +215,27 @@ mod tests {
         let [document] = &measured(&[3000, 4000])[..] else { panic!("one document") };
         assert_eq!(document["_aws"]["Timestamp"], 1_793_610_850_000_u64);
         assert_eq!((&document["FunctionName"], &document["Mode"]), (&json!("imds-enforcer"), &json!("enforce")));
-        assert_eq!(declared(document).len(), 11);
+        assert_eq!(declared(document).len(), 11, "{document}");
         assert_eq!((&document["InstancesRefused"], &document["Ec2Calls"]), (&json!(1), &json!(4)));
         assert_eq!(document["TimeToEnforce"], json!([3000, 4000]));
+    }
+
+    #[test]
+    fn what_can_only_be_zero_is_not_measured() {
+        for (mode, all, left_out) in [
+            (Mode::Enforce, true, &["InstancesWouldEnforce"][..]),
+            (Mode::Observe, true, &["InstancesEnforced"]),
+            (
+                Mode::Enforce,
+                false,
+                &["InstancesWouldEnforce", "InstancesExempt", "InstancesInUse", "ResultsUnpublished"],
+            ),
+        ] {
+            let documents = measured_in(mode, all, &[]);
+            let declared = declared(&documents[0]);
+            assert!(left_out.iter().all(|it| !declared.contains(it)), "{declared:?}");
+            assert_eq!(declared.len() + left_out.len(), 11, "{declared:?}");
+        }
     }
 
     #[test]
