@@ -10,6 +10,19 @@ use serde_json::Value;
 
 use crate::harness::*;
 
+/// The manuals, each beside what it explains.
+const MANUALS: [&str; 9] = [
+    "README.md",
+    "benches/README.md",
+    "events/README.md",
+    "infra/README.md",
+    "infra/guardrails/README.md",
+    "tests/README.md",
+    "tests/fuzz/README.md",
+    "tests/infra/README.md",
+    "tests/local-ec2/README.md",
+];
+
 /// The rows of the Markdown table that begins with this header, without blanks and marks.
 fn table(text: &str, header: &str) -> Vec<String> {
     let text = text.replace("//! ", "");
@@ -26,6 +39,43 @@ fn sources() -> Vec<(PathBuf, String)> {
     }
     let files = files(&root().join("src")).into_iter().filter(|path| path.extension().is_some_and(|it| it == "rs"));
     files.map(|path| (path.clone(), text(path))).collect()
+}
+
+#[test]
+fn the_readme_is_a_page() {
+    let lines = text("README.md").lines().count();
+    assert!(lines <= 200, "{lines} lines");
+}
+
+/// Where a text's links lead, without those to the web.
+fn links(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.starts_with("https://")).collect()
+}
+
+/// The anchors of a text's headings, as GitHub names them.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let anchor = |heading: &str| -> String {
+        let heading = heading.to_lowercase();
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_of_the_manuals_leads_to_a_file_and_a_heading() {
+    for manual in MANUALS {
+        let (content, place) = (text(manual), root().join(manual));
+        for link in links(&content) {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { place.clone() } else { place.with_file_name(path) };
+            assert!(target.exists(), "{manual}: {link}");
+            let is_heading = |anchor: &str| anchors(&text(&target)).iter().any(|it| it == anchor);
+            assert!(anchor.is_empty() || is_heading(anchor), "{manual}: {link}");
+        }
+    }
 }
 
 #[test]
@@ -87,7 +137,7 @@ fn every_field_of_the_schema_and_of_the_report_is_in_the_manual() {
     let report = serde_json::to_value(report).unwrap();
     let counts = report["counts"].as_object().unwrap().keys();
     let fields = properties(&schema).into_iter().chain(report.as_object().unwrap().keys().chain(counts).cloned());
-    let manual = text("README.md");
+    let manual = text("events/README.md");
     for field in fields {
         assert!(manual.contains(&format!("`{field}`")), "{field} is not in the manual");
     }
@@ -95,7 +145,7 @@ fn every_field_of_the_schema_and_of_the_report_is_in_the_manual() {
 
 #[test]
 fn every_alarm_every_metric_and_every_kind_of_cause_has_its_place_in_the_manual() {
-    let (manual, template) = (text("README.md"), text("infra/template.yaml"));
+    let (manual, template) = (text("infra/README.md"), text("infra/template.yaml"));
     let alarms: Vec<_> = template.lines().filter_map(|line| line.strip_prefix("  ")?.strip_suffix("Alarm:")).collect();
     assert_eq!(alarms.len(), 7, "{alarms:?}");
     for alarm in alarms {
@@ -109,8 +159,12 @@ fn every_alarm_every_metric_and_every_kind_of_cause_has_its_place_in_the_manual(
     let kinds: Vec<_> =
         kinds.lines().filter_map(|line| line.trim().strip_prefix("Self::")?.split('"').nth(1)).collect();
     assert_eq!(kinds.len(), 12, "{kinds:?}");
-    for word in metrics.chain(kinds) {
-        assert!(manual.contains(&format!("`{word}`")), "{word}");
+    for metric in metrics {
+        assert!(manual.contains(&format!("`{metric}`")), "{metric}");
+    }
+    let manual = text("events/README.md");
+    for kind in kinds {
+        assert!(manual.contains(&format!("`{kind}`")), "{kind}");
     }
 }
 
@@ -119,7 +173,8 @@ fn the_measurements_of_the_manual_are_the_latest() {
     let header = "| times imds-enforcer's |";
     let latest = table(&text("benches/results/report.md"), header);
     assert_eq!(latest.len(), 7);
-    assert_eq!(table(&text("README.md"), header), latest, "after `make bench`, its first table goes into the README");
+    let manual = table(&text("benches/README.md"), header);
+    assert_eq!(manual, latest, "after `make bench`, its first table goes into benches/README.md");
 }
 
 #[test]

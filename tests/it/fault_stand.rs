@@ -2,8 +2,8 @@
 //!
 //! Whatever the cell, no instance is lost: each violator is enforced, or stands in a failure of
 //! the right class that is tried again; nothing else is written to; the answer comes in time; and
-//! without the fault, the same function then enforces what is left. The table of it all is the
-//! README's.
+//! without the fault, the same function then enforces what is left. The table of it all is in
+//! `tests/README.md`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -278,7 +278,7 @@ fn summary(ends: &[(&str, End)]) -> String {
     std::iter::once(usual.0.to_string()).chain(others).collect()
 }
 
-/// The README's table: the faults by what they come to, in the order of their first.
+/// The table of `tests/README.md`: the faults by what they come to, in the order of their first.
 fn grouped(rows: &[(&Row, [String; 2])]) -> String {
     let mut groups: Vec<(&[String; 2], Vec<String>)> = Vec::new();
     for (row, ends) in rows {
@@ -317,5 +317,5 @@ async fn whatever_fails_nothing_is_lost() {
     }
     println!("{} cells", rows.len() * events().len() * 2);
     let table = grouped(&results);
-    assert!(text("README.md").contains(&table), "the README's table of faults is not this one:\n{table}");
+    assert!(text("tests/README.md").contains(&table), "this table belongs in tests/README.md:\n{table}");
 }

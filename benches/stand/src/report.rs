@@ -43,8 +43,7 @@ pub(crate) fn markdown(rows: &[Row], curves: &[Curve], zip: u64) -> String {
     text += &counts(rows);
     text += "\n## As the number of instances grows\n\nA launch of so many instances, one of which does not require \
              tokens; and a sweep in observe mode that finds so many violators.\n\n![CPU by instances](curve.svg)\n\n";
-    text += &points(curves);
-    text + "\n" + include_str!("../../lightness.md")
+    text + &points(curves)
 }
 
 /// A table in Markdown.
