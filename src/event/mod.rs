@@ -8,20 +8,23 @@
 //! `detail` every level by itself: what has another shape than expected reads as absent, and what
 //! is absent makes the function look at more instances, or refuse the event, never at fewer.
 
+mod cloudtrail;
+mod json;
+mod sqs;
+mod state_change;
+
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 
 use aws_lambda_events::event::eventbridge::EventBridgeEvent;
-use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage};
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
+pub use self::cloudtrail::{Call, Caller, LaunchTemplate, Origin};
+use self::json::{Raw, clip, strict};
 use crate::instance::{InstanceId, MalformedInstanceId};
-
-/// Longest text that is taken over from an event: an ARN has at most 2,048 characters.
-const TEXT_CHARS: usize = 2048;
 
 /// What one invocation brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,87 +53,6 @@ pub struct Request {
     pub targets: Result<Targets, Ignored>,
     /// The call that the event records, if it is one that may have left tokens not required.
     pub origin: Option<Arc<Origin>>,
-}
-
-/// A call that may have left tokens not required, and who made it. For the report alone: no
-/// decision depends on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// Who made the call.
-    pub caller: Caller,
-    /// What was asked for.
-    pub call: Call,
-}
-
-/// Who made a call.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Caller {
-    /// The ARN of `userIdentity`, or the service that was it.
-    pub actor: Option<String>,
-    /// `userIdentity.invokedBy`: the service that made the call for the actor, or as it.
-    pub service: Option<String>,
-    /// `sourceIPAddress`: an address, or a service's name.
-    pub source_address: Option<String>,
-}
-
-/// What a call asked for, as far as it tells why tokens are not required.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Call {
-    /// `RunInstances`.
-    RunInstances {
-        /// `metadataOptions.httpTokens` of the request.
-        http_tokens: Option<String>,
-        /// `launchTemplate` of the request.
-        launch_template: Option<LaunchTemplate>,
-        /// Whether the request asked for Spot Instances.
-        spot: bool,
-        /// Whether the request is there as it was made: what it does not say, it did not ask for.
-        is_whole: bool,
-        /// Those that came up with tokens required: what they have now came later.
-        required_at_launch: BTreeSet<InstanceId>,
-    },
-    /// `ModifyInstanceMetadataOptions`.
-    ModifyInstanceMetadataOptions {
-        /// `HttpTokens` of the request.
-        http_tokens: Option<String>,
-        /// `HttpEndpoint` of the request.
-        http_endpoint: Option<String>,
-    },
-}
-
-impl Call {
-    /// Whether it is a change that may leave tokens not required.
-    #[must_use]
-    pub fn loosens(&self) -> bool {
-        match self {
-            Self::RunInstances { .. } => false,
-            Self::ModifyInstanceMetadataOptions { http_tokens: Some(tokens), .. } => tokens != "required",
-            Self::ModifyInstanceMetadataOptions { http_tokens: None, http_endpoint } => {
-                http_endpoint.as_deref() == Some("enabled")
-            }
-        }
-    }
-}
-
-/// A launch template, as a call or a tag names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LaunchTemplate {
-    /// Its id; a call may name it otherwise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// Its name, where the call names it so.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The version; a call may say `$Latest` or `$Default`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-}
-
-impl fmt::Display for LaunchTemplate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.id.as_deref().or(self.name.as_deref()).unwrap_or("unknown");
-        write!(f, "{name} version {}", self.version.as_deref().unwrap_or("unknown"))
-    }
 }
 
 /// Which event this was and who caused it, for the report.
@@ -231,54 +153,17 @@ impl EventError {
 /// [`EventError`], if the whole can't be read or is a bare event that is refused. A message of an
 /// SQS event that is refused is no error of the whole: its neighbours are still looked after.
 pub fn read(json: &str, region: &str) -> Result<Invocation, EventError> {
-    #[derive(Deserialize)]
-    struct Probe {
-        #[serde(rename = "Records")]
-        records: Option<serde::de::IgnoredAny>,
+    match sqs::read(json, region)? {
+        Some(messages) => Ok(Invocation::Batch(messages)),
+        None => read_event(json, region).map(Invocation::Event),
     }
-    // An event of EventBridge mostly lacks the word, which is found faster than the event is read.
-    let is_batch = json.contains("\"Records\"") && strict::<Probe>(json, "")?.records.is_some();
-    if !is_batch {
-        return read_event(json, region).map(Invocation::Event);
-    }
-    let batch: SqsEvent = strict(json, "")?;
-    let messages = batch.records.into_iter().enumerate().map(|(index, record)| read_record(index, record, region));
-    messages.collect::<Result<_, _>>().map(Invocation::Batch)
-}
-
-/// One record of an SQS event. Only a record that could not be named in `batchItemFailures`
-/// refuses the whole.
-fn read_record(index: usize, record: SqsMessage, region: &str) -> Result<Message, EventError> {
-    if record.event_source.as_deref() != Some("aws:sqs") {
-        let found = record.event_source.as_deref().map_or("missing".to_owned(), |it| format!("{:?}", clip(it)));
-        return Err(EventError::unreadable(
-            format!("Records[{index}].eventSource"),
-            format!("is {found}, not \"aws:sqs\""),
-        ));
-    }
-    let message_id = record.message_id.filter(|id| !id.is_empty()).ok_or_else(|| {
-        EventError::unreadable(
-            format!("Records[{index}].messageId"),
-            "is missing: the message could not be reported as failed",
-        )
-    })?;
-    let body = record.body.unwrap_or_default();
-    Ok(Message { message_id, request: read_event(&body, region) })
 }
 
 /// One EventBridge event.
 fn read_event(json: &str, region: &str) -> Result<Request, EventError> {
     let envelope: EventBridgeEvent<Box<RawValue>> = strict(json, "")?;
-    match envelope.region.as_deref() {
-        None | Some("") => {
-            return Err(EventError::unreadable("region", "is missing: an EventBridge event names its Region"));
-        }
-        Some(it) if it != region => {
-            return Err(EventError::WrongRegion { event_region: clip(it), region: region.to_owned() });
-        }
-        Some(_) => {}
-    }
-    let summary = EventSummary {
+    check_region(envelope.region.as_deref().unwrap_or_default(), region)?;
+    let event = EventSummary {
         id: envelope.id.as_deref().map(clip),
         name: clip(&envelope.detail_type),
         time: envelope.time,
@@ -286,305 +171,49 @@ fn read_event(json: &str, region: &str) -> Result<Request, EventError> {
         source: clip(&envelope.source),
     };
     match envelope.detail_type.as_str() {
-        "AWS API Call via CloudTrail" => read_api_call(&envelope.detail, summary),
-        "EC2 Instance State-change Notification" => read_state_change(&envelope.detail, summary),
-        "Scheduled Event" => {
-            let targets = Targets { violators: true, ..Targets::default() };
-            Ok(Request { event: summary, targets: Ok(targets), origin: None })
-        }
-        _ => {
-            let ignored =
-                Ignored::OtherEvent { detail_type: summary.name.clone(), name: format!("of {}", summary.source) };
-            Ok(Request { event: summary, targets: Err(ignored), origin: None })
-        }
+        cloudtrail::DETAIL_TYPE => cloudtrail::read(&envelope.detail, event),
+        state_change::DETAIL_TYPE => state_change::read(&envelope.detail, event),
+        "Scheduled Event" => Ok(look_at_violators(event)),
+        _ => Ok(ignore_other(event)),
     }
 }
 
-/// A part of CloudTrail's JSON that is read by itself, later.
-type Raw<'a> = Option<&'a RawValue>;
-
-/// What of a CloudTrail record is read.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Detail<'a> {
-    #[serde(borrow)]
-    event_source: Raw<'a>,
-    #[serde(borrow)]
-    event_name: Raw<'a>,
-    #[serde(borrow)]
-    error_code: Raw<'a>,
-    #[serde(borrow)]
-    user_identity: Raw<'a>,
-    #[serde(borrow, rename = "sourceIPAddress")]
-    source_ip_address: Raw<'a>,
-    #[serde(borrow)]
-    request_parameters: Raw<'a>,
-    #[serde(borrow)]
-    response_elements: Raw<'a>,
+fn check_region(event_region: &str, region: &str) -> Result<(), EventError> {
+    if event_region.is_empty() {
+        return Err(EventError::unreadable("region", "is missing: an EventBridge event names its Region"));
+    }
+    if event_region != region {
+        return Err(EventError::WrongRegion { event_region: clip(event_region), region: region.to_owned() });
+    }
+    Ok(())
 }
 
-fn read_api_call(detail: &RawValue, mut summary: EventSummary) -> Result<Request, EventError> {
-    let detail: Detail = strict(detail.get(), "detail")?;
-    let event_name = detail.event_name.and_then(text).ok_or_else(|| {
-        EventError::unreadable("detail.eventName", "is missing or no text: CloudTrail names the action here")
-    })?;
-    let identity = detail.user_identity.and_then(loose::<UserIdentity>);
-    summary.actor = identity.as_ref().and_then(UserIdentity::actor);
-    summary.name.clone_from(&event_name);
-
-    let is_ec2 = detail.event_source.and_then(text).is_none_or(|source| source == "ec2.amazonaws.com");
-    let mut origin = None;
-    let mut made = |call| {
-        let service = identity.as_ref().and_then(|identity| identity.invoked_by.and_then(text));
-        let source_address = detail.source_ip_address.and_then(text);
-        let caller = Caller { actor: summary.actor.clone(), service, source_address };
-        origin = Some(Arc::new(Origin { caller, call }));
-    };
-    let targets = match event_name.as_str() {
-        "RunInstances" | "ModifyInstanceMetadataOptions" if detail.changed_nothing() => {
-            Err(detail.why_nothing(event_name))
-        }
-        "RunInstances" if is_ec2 => {
-            let (targets, required_at_launch) = launched(detail.response_elements);
-            made(launch(detail.request_parameters, required_at_launch));
-            Ok(targets.or_refuse("detail.responseElements.instancesSet.items")?)
-        }
-        "ModifyInstanceMetadataOptions" if is_ec2 => {
-            made(modification(detail.request_parameters));
-            Ok(modified(detail.request_parameters, detail.response_elements).or_refuse("detail.requestParameters")?)
-        }
-        _ => Err(Ignored::OtherEvent { detail_type: "AWS API Call via CloudTrail".to_owned(), name: event_name }),
-    };
-    Ok(Request { event: summary, targets, origin })
+fn look_at_violators(event: EventSummary) -> Request {
+    let targets = Targets { violators: true, ..Targets::default() };
+    Request { event, targets: Ok(targets), origin: None }
 }
 
-impl Detail<'_> {
-    /// `errorCode`, if it says anything at all.
-    fn error_code(&self) -> Option<String> {
-        self.error_code.and_then(text).filter(|code| !code.is_empty())
-    }
-
-    fn is_dry_run(&self) -> bool {
-        let requested = [self.request_parameters, nested_request(self.request_parameters)];
-        let requested = requested.into_iter().flatten().filter_map(loose::<CallParameters>);
-        requested.filter_map(|it| it.dry_run).any(is_true)
-            || self.error_code().is_some_and(|code| code.ends_with("DryRunOperation"))
-    }
-
-    fn changed_nothing(&self) -> bool {
-        self.error_code().is_some() || self.is_dry_run()
-    }
-
-    fn why_nothing(&self, event_name: String) -> Ignored {
-        match self.error_code() {
-            Some(error_code) if !self.is_dry_run() => Ignored::CallFailed { event_name, error_code },
-            Some(_) | None => Ignored::DryRun { event_name },
-        }
-    }
+fn ignore_other(event: EventSummary) -> Request {
+    let ignored = Ignored::OtherEvent { detail_type: event.name.clone(), name: format!("of {}", event.source) };
+    Request { event, targets: Err(ignored), origin: None }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct UserIdentity<'a> {
-    #[serde(borrow)]
-    arn: Raw<'a>,
-    #[serde(borrow)]
-    invoked_by: Raw<'a>,
-    #[serde(borrow)]
-    principal_id: Raw<'a>,
-}
-
-impl UserIdentity<'_> {
-    fn actor(&self) -> Option<String> {
-        [self.arn, self.invoked_by, self.principal_id].into_iter().flatten().find_map(text)
-    }
-}
-
-/// The fields of a call's request or answer that matter, whichever case they are spelled in.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct CallParameters<'a> {
-    #[serde(borrow, alias = "InstanceId")]
-    instance_id: Raw<'a>,
-    #[serde(borrow, alias = "DryRun")]
-    dry_run: Raw<'a>,
-    #[serde(borrow, alias = "HttpTokens")]
-    http_tokens: Raw<'a>,
-    #[serde(borrow, alias = "HttpEndpoint")]
-    http_endpoint: Raw<'a>,
-    #[serde(borrow)]
-    metadata_options: Raw<'a>,
-}
-
-impl CallParameters<'_> {
-    /// `metadataOptions.httpTokens`.
-    fn tokens_of_options(&self) -> Option<String> {
-        self.metadata_options.and_then(loose::<CallParameters>)?.http_tokens.and_then(text)
-    }
-}
-
-/// What a `RunInstances` call asked for.
-fn launch(request: Raw, required_at_launch: BTreeSet<InstanceId>) -> Call {
-    #[derive(Deserialize, Default)]
-    #[serde(rename_all = "camelCase")]
-    struct Parameters<'a> {
-        #[serde(borrow)]
-        metadata_options: Raw<'a>,
-        #[serde(borrow)]
-        launch_template: Raw<'a>,
-        #[serde(borrow)]
-        instance_market_options: Raw<'a>,
-        #[serde(borrow)]
-        instances_set: Raw<'a>,
-        #[serde(borrow)]
-        omitted: Raw<'a>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Specification<'a> {
-        #[serde(borrow)]
-        launch_template_id: Raw<'a>,
-        #[serde(borrow)]
-        launch_template_name: Raw<'a>,
-        #[serde(borrow)]
-        version: Raw<'a>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct MarketOptions<'a> {
-        #[serde(borrow)]
-        market_type: Raw<'a>,
-    }
-    let request: Parameters = request.and_then(loose).unwrap_or_default();
-    let options = request.metadata_options.map(loose::<CallParameters>);
-    let is_cut = |raw: Raw| raw.is_some_and(|raw| raw.get().contains("\"omitted\""));
-    let launch_template = request.launch_template.and_then(loose::<Specification>).map(|it| LaunchTemplate {
-        id: it.launch_template_id.and_then(text),
-        name: it.launch_template_name.and_then(text),
-        version: it.version.and_then(text),
-    });
-    let market = request.instance_market_options.and_then(loose::<MarketOptions>).and_then(|it| it.market_type);
-    Call::RunInstances {
-        is_whole: request.instances_set.is_some()
-            && request.omitted.is_none()
-            && request.launch_template.is_none() == launch_template.is_none()
-            && !matches!(options, Some(None))
-            && !is_cut(request.metadata_options)
-            && !is_cut(request.launch_template),
-        http_tokens: options.flatten().and_then(|it| it.http_tokens).and_then(text),
-        launch_template,
-        spot: market.and_then(text).is_some_and(|market| market == "spot"),
-        required_at_launch,
-    }
-}
-
-/// What a `ModifyInstanceMetadataOptions` call asked for.
-fn modification(request: Raw) -> Call {
-    let places = [nested_request(request), request].map(|place| place.and_then(loose::<CallParameters>));
-    let find = |field: fn(&CallParameters) -> Option<String>| places.iter().flatten().find_map(field);
-    Call::ModifyInstanceMetadataOptions {
-        http_tokens: find(|it| it.http_tokens.and_then(text)),
-        http_endpoint: find(|it| it.http_endpoint.and_then(text)),
-    }
-}
-
-/// The instances that a `RunInstances` call answered with, and where it can't be sure that those
-/// are all, every violator of the Region as well; and which of them came up with tokens required.
-fn launched(response: Raw) -> (Targets, BTreeSet<InstanceId>) {
-    #[derive(Deserialize, Default)]
-    #[serde(rename_all = "camelCase")]
-    struct Response<'a> {
-        #[serde(borrow)]
-        instances_set: Raw<'a>,
-        #[serde(borrow)]
-        omitted: Raw<'a>,
-    }
-    #[derive(Deserialize, Default)]
-    struct InstancesSet<'a> {
-        #[serde(borrow)]
-        items: Raw<'a>,
-        #[serde(borrow)]
-        omitted: Raw<'a>,
-    }
-    let response: Response = response.and_then(loose).unwrap_or_default();
-    let set: InstancesSet = response.instances_set.and_then(loose).unwrap_or_default();
-    let items = set.items.map(one_or_many).unwrap_or_default();
-
-    let mut targets = Targets { must_exist: true, ..Targets::default() };
-    let mut required = BTreeSet::new();
-    targets.violators = items.is_empty() || [response.omitted, set.omitted].into_iter().flatten().any(is_true);
-    for item in items.into_iter().map(loose::<CallParameters>) {
-        let Some((id, item)) = item.and_then(|item| Some((item.instance_id?, item))) else {
-            targets.violators = true;
-            continue;
-        };
-        targets.name(id);
-        if item.tokens_of_options().is_some_and(|tokens| tokens == "required") {
-            required.extend(text(id).and_then(|id| id.parse().ok()));
-        }
-    }
-    (targets, required)
-}
-
-/// The instance that a `ModifyInstanceMetadataOptions` call changed: nested and in `PascalCase`,
-/// as CloudTrail records it, or flat; in the request, or where that was omitted in the answer.
-fn modified(request: Raw, response: Raw) -> Targets {
-    let places = [nested_request(request), request, nested_response(response), response];
-    let places = places.into_iter().flatten();
-    let mut targets = Targets::default();
-    if let Some(id) = places.filter_map(loose::<CallParameters>).find_map(|it| it.instance_id) {
-        targets.name(id);
-    }
-    targets
-}
-
-fn nested_request(request: Raw) -> Raw {
-    #[derive(Deserialize)]
-    struct Request<'a> {
-        #[serde(borrow, rename = "ModifyInstanceMetadataOptionsRequest")]
-        nested: Raw<'a>,
-    }
-    request.and_then(loose::<Request>).and_then(|it| it.nested)
-}
-
-fn nested_response(response: Raw) -> Raw {
-    #[derive(Deserialize)]
-    struct Response<'a> {
-        #[serde(borrow, rename = "ModifyInstanceMetadataOptionsResponse")]
-        nested: Raw<'a>,
-    }
-    response.and_then(loose::<Response>).and_then(|it| it.nested)
-}
-
-fn read_state_change(detail: &RawValue, summary: EventSummary) -> Result<Request, EventError> {
-    #[derive(Deserialize)]
-    struct StateChange<'a> {
-        #[serde(rename = "instance-id", borrow)]
-        instance_id: Raw<'a>,
-        #[serde(borrow)]
-        state: Raw<'a>,
-    }
-    let detail: StateChange = strict(detail.get(), "detail")?;
-    let state = detail.state.and_then(text).ok_or_else(|| {
-        EventError::unreadable("detail.state", "is missing or no text: the instance's new state stands here")
-    })?;
-    if !matches!(state.as_str(), "pending" | "running") {
-        return Ok(Request { event: summary, targets: Err(Ignored::State { state }), origin: None });
-    }
-    let mut targets = Targets { must_exist: true, ..Targets::default() };
-    if let Some(id) = detail.instance_id {
-        targets.name(id);
-    }
-    Ok(Request { event: summary, targets: Ok(targets.or_refuse("detail.instance-id")?), origin: None })
+/// What stands where an instance id belongs, if anything does.
+fn instance_id(value: Raw) -> Option<Result<InstanceId, MalformedInstanceId>> {
+    let text = value.str().or_else(|| value.json().map(Cow::Borrowed))?;
+    Some(text.parse())
 }
 
 impl Targets {
-    fn name(&mut self, id: &RawValue) {
-        let id = text(id).unwrap_or_else(|| clip(id.get()));
-        match id.parse() {
+    fn add(&mut self, id: Result<InstanceId, MalformedInstanceId>) {
+        match id {
             Ok(id) => drop(self.named.insert(id)),
             Err(malformed) => drop(self.malformed.insert(malformed)),
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.named.is_empty() && self.malformed.is_empty()
     }
 
     /// Refuses the event if there is not one instance to look at.
@@ -595,47 +224,6 @@ impl Targets {
         let problem = self.malformed.first().map_or("it names no instance".to_owned(), ToString::to_string);
         Err(EventError::unreadable(path, problem))
     }
-}
-
-/// Reads JSON that must have the shape of `T`, and says where it has not.
-fn strict<'a, T: Deserialize<'a>>(json: &'a str, prefix: &str) -> Result<T, EventError> {
-    if !json.trim_start().starts_with('{') {
-        return Err(EventError::unreadable(if prefix.is_empty() { "." } else { prefix }, "a JSON object belongs here"));
-    }
-    let mut deserializer = serde_json::Deserializer::from_str(json);
-    let unreadable = |path: &str, error: &serde_json::Error| {
-        // serde_path_to_error ends a path that it can't follow further with a question mark.
-        let parts = [prefix, path.trim_end_matches('?').trim_matches('.')];
-        let path = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
-        EventError::unreadable(if path.is_empty() { ".".to_owned() } else { clip(&path) }, clip(&error.to_string()))
-    };
-    let value = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| unreadable(&error.path().to_string(), error.inner()))?;
-    deserializer.end().map_err(|error| unreadable(".", &error))?;
-    Ok(value)
-}
-
-/// Reads JSON that may have any shape: another than `T`'s is as good as absent.
-fn loose<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
-    serde_json::from_str(raw.get()).ok()
-}
-
-fn text(raw: &RawValue) -> Option<String> {
-    loose::<String>(raw).map(|text| clip(&text))
-}
-
-/// `true`, however it is spelled: CloudTrail also writes it as text.
-fn is_true(raw: &RawValue) -> bool {
-    raw.get().trim_matches('"').eq_ignore_ascii_case("true")
-}
-
-/// The items of a list, or the single one that stands in its place.
-fn one_or_many(raw: &RawValue) -> Vec<&RawValue> {
-    loose(raw).unwrap_or_else(|| vec![raw])
-}
-
-fn clip(text: &str) -> String {
-    text.chars().take(TEXT_CHARS).collect()
 }
 
 #[cfg(test)]
