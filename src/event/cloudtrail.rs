@@ -228,7 +228,6 @@ impl fmt::Display for LaunchTemplate {
     }
 }
 
-
 /// Reads a record.
 pub(super) fn read(detail: &RawValue, event: EventSummary) -> Result<Request, EventError> {
     let record: Record = strict(detail.get(), "detail")?;
@@ -301,9 +300,7 @@ fn launch(request: &RequestParameters, response: ResponseElements) -> Result<(Ta
 /// A `ModifyInstanceMetadataOptions` call.
 fn modification(request: &RequestParameters, response: ResponseElements) -> Result<(Targets, Call), EventError> {
     let [nested, flat] = request.modifications();
-    let mut targets = Targets::default();
-    let id = instance_id(nested.instance_id.or(flat.instance_id).or(response.modified()));
-    id.into_iter().for_each(|id| targets.add(id));
+    let targets = Targets::one(nested.instance_id.or(flat.instance_id).or(response.modified()));
     let call = Call::ModifyInstanceMetadataOptions {
         http_tokens: first_text([nested.http_tokens, flat.http_tokens]),
         http_endpoint: first_text([nested.http_endpoint, flat.http_endpoint]),
@@ -358,6 +355,12 @@ impl<'a> ResponseElements<'a> {
     }
 }
 
+impl LaunchedInstance<'_> {
+    fn came_up_with_tokens_required(&self) -> bool {
+        self.metadata_options.0.is_some_and(|it| it.http_tokens.is("required"))
+    }
+}
+
 impl Collect for Launched {
     type Item<'a> = LaunchedInstance<'a>;
 
@@ -367,9 +370,267 @@ impl Collect for Launched {
             self.targets.violators = true;
             return;
         };
-        if item.metadata_options.0.is_some_and(|it| it.http_tokens.is("required")) {
-            self.required_at_launch.extend(id.clone());
+        if let (true, Ok(id)) = (item.came_up_with_tokens_required(), &id) {
+            self.required_at_launch.insert(id.clone());
         }
         self.targets.add(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::event::json::TEXT_CHARS;
+    use crate::event::tests::{A, B, REGION, event, ids, read_request};
+
+    fn api_call(detail: &Value) -> Result<Request, EventError> {
+        read_request(&event(DETAIL_TYPE, detail))
+    }
+
+    fn run_instances(response: &Value) -> Result<Targets, EventError> {
+        api_call(&json!({"eventName": "RunInstances", "responseElements": response}))
+            .map(|request| request.targets.unwrap())
+    }
+
+    fn modify(request: &Value, response: &Value) -> Result<Targets, EventError> {
+        let detail = json!({"eventName": "ModifyInstanceMetadataOptions", "requestParameters": request, "responseElements": response});
+        api_call(&detail).map(|request| request.targets.unwrap())
+    }
+
+    fn call(name: &str, request: &Value, response: &Value) -> Call {
+        let detail = json!({"eventName": name, "requestParameters": request, "responseElements": response});
+        Arc::unwrap_or_clone(api_call(&detail).unwrap().origin.unwrap()).call
+    }
+
+    #[test]
+    fn a_launch_names_all_its_instances_once() {
+        let items = json!([{"instanceId": A}, {"instanceId": B}, {"instanceId": A}]);
+        let targets = run_instances(&json!({"instancesSet": {"items": items}})).unwrap();
+        assert_eq!(ids(&targets), [A, B]);
+        assert!(targets.must_exist && !targets.violators);
+    }
+
+    #[test]
+    fn a_single_item_stands_for_a_list() {
+        let targets = run_instances(&json!({"instancesSet": {"items": {"instanceId": A}}})).unwrap();
+        assert_eq!(ids(&targets), [A]);
+        assert!(!targets.violators);
+    }
+
+    #[test]
+    fn a_launch_that_may_not_name_all_looks_at_every_violator_too() {
+        for (response, named) in [
+            (Value::Null, 0),
+            (json!({}), 0),
+            (json!("text"), 0),
+            (json!({"omitted": true}), 0),
+            (json!({"instancesSet": null}), 0),
+            (json!({"instancesSet": []}), 0),
+            (json!({"instancesSet": {"items": null}}), 0),
+            (json!({"instancesSet": {"items": []}}), 0),
+            (json!({"instancesSet": {"items": "text"}}), 0),
+            (json!({"instancesSet": {"items": [null]}}), 0),
+            (json!({"instancesSet": {"items": [{"instanceId": null}]}}), 0),
+            (json!({"instancesSet": {"items": [{"instanceId": A}, {"omitted": true}]}}), 1),
+            (json!({"instancesSet": {"items": [{"instanceId": A}], "omitted": true}}), 1),
+            (json!({"omitted": "true", "instancesSet": {"items": [{"instanceId": A}]}}), 1),
+        ] {
+            let targets = run_instances(&response).unwrap();
+            assert!(targets.violators, "{response}");
+            assert_eq!(targets.named.len(), named, "{response}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_id_is_set_apart_and_the_others_are_looked_at() {
+        for malformed in [json!("i-xyz"), json!(""), json!(42), json!(["i-1a2b3c4d"]), json!("i-*")] {
+            let items = json!([{"instanceId": A}, {"instanceId": malformed}]);
+            let targets = run_instances(&json!({"instancesSet": {"items": items}})).unwrap();
+            assert_eq!((ids(&targets), targets.malformed.len()), (vec![A], 1), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn an_event_with_nothing_but_a_malformed_id_is_refused_and_says_where() {
+        let launch = run_instances(&json!({"instancesSet": {"items": [{"instanceId": "i-xyz"}]}})).unwrap_err();
+        assert!(launch.to_string().contains("detail.responseElements.instancesSet.items"), "{launch}");
+        assert!(launch.to_string().contains("i-xyz"), "{launch}");
+        let change = modify(&json!({"InstanceId": "i-xyz"}), &Value::Null).unwrap_err();
+        assert!(change.to_string().contains("detail.requestParameters"), "{change}");
+    }
+
+    #[test]
+    fn a_modification_names_its_instance_nested_or_flat_in_the_request_or_the_answer() {
+        for (request, response) in [
+            (json!({"ModifyInstanceMetadataOptionsRequest": {"InstanceId": A}}), Value::Null),
+            (json!({"ModifyInstanceMetadataOptionsRequest": {"instanceId": A}}), Value::Null),
+            (json!({"instanceId": A}), Value::Null),
+            (json!({"InstanceId": A}), Value::Null),
+            (json!({"omitted": true}), json!({"ModifyInstanceMetadataOptionsResponse": {"instanceId": A}})),
+            (Value::Null, json!({"instanceId": A})),
+        ] {
+            let targets = modify(&request, &response).unwrap();
+            assert_eq!(ids(&targets), [A], "{request} {response}");
+            assert!(!targets.must_exist && !targets.violators);
+        }
+    }
+
+    #[test]
+    fn a_modification_that_names_no_instance_is_refused() {
+        let error = modify(&json!({"omitted": true}), &Value::Null).unwrap_err();
+        assert!(error.to_string().contains("it names no instance"), "{error}");
+    }
+
+    #[test]
+    fn a_call_that_changed_nothing_is_ignored_with_the_reason() {
+        for (detail, reason) in [
+            (json!({"errorCode": "Client.Unsupported"}), "failed with Client.Unsupported"),
+            (json!({"errorCode": "Client.DryRunOperation"}), "dry run"),
+            (json!({"requestParameters": {"dryRun": true}}), "dry run"),
+            (json!({"requestParameters": {"ModifyInstanceMetadataOptionsRequest": {"DryRun": "true"}}}), "dry run"),
+        ] {
+            for name in ["RunInstances", "ModifyInstanceMetadataOptions"] {
+                let mut detail = detail.clone();
+                detail["eventName"] = name.into();
+                let ignored = api_call(&detail).unwrap().targets.unwrap_err().to_string();
+                assert!(ignored.contains(reason) && ignored.contains(name), "{ignored}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_code_that_says_nothing_is_no_error() {
+        for error_code in [Value::Null, json!(""), json!({}), json!(7)] {
+            let detail = json!({"eventName": "RunInstances", "errorCode": error_code});
+            assert!(api_call(&detail).unwrap().targets.is_ok(), "{error_code}");
+        }
+    }
+
+    #[test]
+    fn a_call_of_another_service_by_the_same_name_is_ignored() {
+        let detail = json!({"eventName": "RunInstances", "eventSource": "example.amazonaws.com"});
+        assert!(api_call(&detail).unwrap().targets.is_err());
+    }
+
+    #[test]
+    fn the_actor_is_the_arn_or_the_service() {
+        for (identity, actor) in [
+            (
+                json!({"arn": "arn:aws:iam::111122223333:user/a", "invokedBy": "b"}),
+                Some("arn:aws:iam::111122223333:user/a"),
+            ),
+            (
+                json!({"type": "AWSService", "invokedBy": "autoscaling.amazonaws.com"}),
+                Some("autoscaling.amazonaws.com"),
+            ),
+            (json!({"arn": 7, "principalId": "AROAEXAMPLE:s"}), Some("AROAEXAMPLE:s")),
+            (json!("text"), None),
+            (Value::Null, None),
+        ] {
+            let request = api_call(&json!({"eventName": "RunInstances", "userIdentity": identity})).unwrap();
+            assert_eq!(request.event.actor.as_deref(), actor, "{identity}");
+        }
+    }
+
+    #[test]
+    fn what_a_launch_did_not_ask_for_is_known_from_a_whole_request_alone() {
+        let answer = json!({"instancesSet": {"items": [{"instanceId": A}]}});
+        let set = json!({"items": [{"minCount": 1, "maxCount": 1}]});
+        for (request, tokens, whole) in [
+            (json!({"instancesSet": set}), None, true),
+            (json!({"instancesSet": set, "metadataOptions": {"httpTokens": "optional"}}), Some("optional"), true),
+            (json!({"instancesSet": set, "metadataOptions": {"httpPutResponseHopLimit": 2}}), None, true),
+            (json!({"instancesSet": set, "metadataOptions": {"omitted": true}}), None, false),
+            (json!({"instancesSet": set, "metadataOptions": "text"}), None, false),
+            (json!({"instancesSet": set, "launchTemplate": "text"}), None, false),
+            (json!({"instancesSet": set, "omitted": true}), None, false),
+            (json!({"omitted": true}), None, false),
+            (Value::Null, None, false),
+        ] {
+            let Call::RunInstances { http_tokens, is_whole, .. } = call("RunInstances", &request, &answer) else {
+                panic!("a launch")
+            };
+            assert_eq!((http_tokens.as_deref(), is_whole), (tokens, whole), "{request}");
+        }
+    }
+
+    #[test]
+    fn a_launch_names_its_template_its_market_and_what_came_up_with_tokens_required() {
+        let template = json!({"launchTemplateName": "web", "version": "$Latest"});
+        let request = json!({"launchTemplate": template, "instanceMarketOptions": {"marketType": "spot"}});
+        let required = json!({"instanceId": A, "metadataOptions": {"httpTokens": "required"}});
+        let optional = json!({"instanceId": B, "metadataOptions": {"httpTokens": "optional"}});
+        let call = call("RunInstances", &request, &json!({"instancesSet": {"items": [required, optional]}}));
+        let Call::RunInstances { launch_template, spot, required_at_launch, .. } = call else { panic!("a launch") };
+        let template = LaunchTemplate { id: None, name: Some("web".to_owned()), version: Some("$Latest".to_owned()) };
+        assert_eq!((launch_template, spot), (Some(template), true));
+        assert_eq!(required_at_launch, [A.parse().unwrap()].into());
+    }
+
+    #[test]
+    fn what_a_modification_asked_for_is_read_nested_or_flat() {
+        for request in [
+            json!({"ModifyInstanceMetadataOptionsRequest": {"InstanceId": A, "HttpTokens": "optional"}}),
+            json!({"instanceId": A, "httpTokens": "optional"}),
+        ] {
+            let expected =
+                Call::ModifyInstanceMetadataOptions { http_tokens: Some("optional".to_owned()), http_endpoint: None };
+            assert_eq!(call("ModifyInstanceMetadataOptions", &request, &Value::Null), expected);
+        }
+    }
+
+    #[test]
+    fn the_caller_has_a_service_and_an_address() {
+        let detail = json!({
+            "eventName": "RunInstances", "sourceIPAddress": "198.51.100.7",
+            "userIdentity": {"arn": "arn:aws:sts::111122223333:assumed-role/r/s", "invokedBy": "autoscaling.amazonaws.com"},
+        });
+        let caller = &api_call(&detail).unwrap().origin.unwrap().caller;
+        assert_eq!(caller.actor.as_deref(), Some("arn:aws:sts::111122223333:assumed-role/r/s"));
+        assert_eq!(caller.service.as_deref(), Some("autoscaling.amazonaws.com"));
+        assert_eq!(caller.source_address.as_deref(), Some("198.51.100.7"));
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let long = "x".repeat(100_000);
+        let request = api_call(&json!({"eventName": long, "userIdentity": {"arn": long}})).unwrap();
+        assert_eq!(request.event.name.len(), TEXT_CHARS);
+        assert_eq!(request.event.actor.unwrap().len(), TEXT_CHARS);
+        assert!(request.targets.unwrap_err().to_string().len() < 2 * TEXT_CHARS);
+    }
+
+    #[test]
+    fn a_list_in_the_place_of_an_object_is_absent() {
+        let targets = run_instances(&json!([{"items": [{"instanceId": A}]}, null, null, null])).unwrap();
+        assert_eq!((ids(&targets).len(), targets.violators), (0, true));
+        assert!(modify(&json!([null, null, null, null, null, null, A]), &Value::Null).is_err());
+    }
+
+    #[test]
+    fn what_is_nested_comes_before_what_is_flat_and_the_request_before_the_answer() {
+        let nested = json!({"InstanceId": A, "HttpTokens": "optional", "HttpEndpoint": "enabled"});
+        let flat = json!({"instanceId": B, "httpTokens": "required", "httpEndpoint": "disabled"});
+        let mut request = flat.clone();
+        request["ModifyInstanceMetadataOptionsRequest"] = nested.clone();
+        assert_eq!(ids(&modify(&request, &flat).unwrap()), [A]);
+        assert_eq!(ids(&modify(&flat, &nested).unwrap()), [B]);
+        let response = json!({"instanceId": B, "ModifyInstanceMetadataOptionsResponse": nested});
+        assert_eq!(ids(&modify(&Value::Null, &response).unwrap()), [A]);
+        let expected = Call::ModifyInstanceMetadataOptions {
+            http_tokens: Some("optional".to_owned()),
+            http_endpoint: Some("enabled".to_owned()),
+        };
+        assert_eq!(call("ModifyInstanceMetadataOptions", &request, &Value::Null), expected);
+    }
+
+    #[test]
+    fn a_record_that_names_an_action_twice_is_refused_with_the_reason() {
+        let twice = r#"{"eventName": "RunInstances", "eventName": "StopInstances"}"#;
+        let event = event(DETAIL_TYPE, &Value::Null).to_string().replace("null", twice);
+        let error = crate::event::read(&event, REGION).unwrap_err().to_string();
+        assert!(error.contains("at `detail`") && error.contains("duplicate field `eventName`"), "{error}");
     }
 }

@@ -146,7 +146,9 @@ impl<'de, C: Collect> Deserialize<'de> for OneOrMany<C> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Cuttable<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Some(json) = Raw::deserialize(deserializer)?.json() else { return Ok(Self::default()) };
+        let Some(json) = Raw::deserialize(deserializer)?.json() else {
+            return Ok(Self::default());
+        };
         let object = serde_json::from_str(json).ok().and_then(|Level(object)| object);
         let is_whole = object.is_some() && !json.contains("\"omitted\"");
         Ok(Self { object, is_whole })
@@ -275,5 +277,144 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fields<A> {
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
         self.is_before_value = false;
         self.object.next_value_seed(seed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default)]
+    struct Outer<'a> {
+        #[serde(borrow)]
+        level: Level<Inner<'a>>,
+        part: Cuttable<Inner<'a>>,
+        list: OneOrMany<Texts>,
+        next: Raw<'a>,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default)]
+    struct Inner<'a> {
+        #[serde(borrow, alias = "B")]
+        b: Raw<'a>,
+    }
+
+    #[derive(Debug, Default, PartialEq)]
+    struct Texts(Vec<Option<String>>);
+
+    impl Collect for Texts {
+        type Item<'a> = Inner<'a>;
+
+        fn add(&mut self, item: Option<Inner>) {
+            self.0.push(item.and_then(|it| it.b.text()));
+        }
+    }
+
+    /// Reads a field of this name, with another behind it.
+    fn outer<'a>(json: &'a str) -> Outer<'a> {
+        let outer: Outer<'a> = strict(json, "").unwrap();
+        assert!(outer.next.is("behind"), "{json}");
+        outer
+    }
+
+    fn with(name: &str, value: &str) -> String {
+        format!(r#"{{"{name}": {value}, "next": "behind"}}"#)
+    }
+
+    /// Everything that is no object, and objects that have a field twice.
+    const OTHER_SHAPES: [&str; 11] = [
+        "null",
+        "true",
+        "7",
+        "-7",
+        "0.5",
+        r#""b""#,
+        "[]",
+        r#"[{"b": "c"}, ["b"]]"#,
+        r#"{"b": "c", "b": "c"}"#,
+        r#"{"b": "c", "B": {"b": ["c"]}, "c": {"d": [7]}, "e": 7}"#,
+        r#"{"a": 7, "B": null, "b": "c"}"#,
+    ];
+
+    #[test]
+    fn a_level_is_an_object_and_anything_else_is_absent() {
+        let json = with("level", r#"{"a": [{}], "B": "c", "d": {"b": 7}}"#);
+        assert!(outer(&json).level.0.unwrap().b.is("c"));
+        assert!(outer(&with("level", "{}")).level.0.is_some());
+        for other in OTHER_SHAPES {
+            assert!(outer(&with("level", other)).level.0.is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_refused_with_its_place() {
+        let json = with("level", r#"{"\ud800": 7}"#);
+        let error = strict::<Outer>(&json, "detail").unwrap_err().to_string();
+        assert!(error.contains("at `detail.level`") && error.contains("hex escape"), "{error}");
+    }
+
+    #[test]
+    fn a_part_is_whole_if_it_is_an_object_and_nothing_of_it_was_omitted() {
+        for (part, is_there, is_whole) in [
+            ("null", false, true),
+            ("{}", true, true),
+            (r#"{"b": "c"}"#, true, true),
+            (r#"{"b": "c", "omitted": true}"#, true, false),
+            (r#"{"b": {"omitted": true}}"#, true, false),
+            ("[]", false, false),
+            (r#"{"b": 7, "b": 7}"#, false, false),
+            (r#"{"\ud800": 7}"#, false, false),
+        ] {
+            let json = with("part", part);
+            let part = outer(&json).part;
+            assert_eq!((part.object.is_some(), part.is_whole), (is_there, is_whole), "{json}");
+        }
+        let json = with("level", "7");
+        assert!(outer(&json).part.is_whole);
+    }
+
+    #[test]
+    fn a_list_hands_on_what_stands_in_it_or_in_its_place() {
+        let texts = |texts: &[Option<&str>]| Texts(texts.iter().map(|it| it.map(str::to_owned)).collect());
+        for (list, collected) in [
+            (r#"[{"b": "c"}, {}, {"b": "d"}]"#, texts(&[Some("c"), None, Some("d")])),
+            (r#"{"b": "c"}"#, texts(&[Some("c")])),
+            ("[]", texts(&[])),
+            ("null", texts(&[])),
+            ("7", texts(&[None])),
+            (r#"{"b": "c", "b": "c"}"#, texts(&[None])),
+        ] {
+            assert_eq!(outer(&with("list", list)).list.0, collected, "{list}");
+        }
+        let list = outer(&with("list", &format!("[{}]", OTHER_SHAPES.join(",")))).list.0;
+        assert_eq!(list, Texts(vec![None; OTHER_SHAPES.len()]));
+    }
+
+    #[test]
+    fn a_value_is_a_text_or_true_only_if_it_says_so() {
+        for (json, text, is_true) in [
+            (r#""a \"b\" \u00e9""#, Some("a \"b\" é"), false),
+            (r#""True""#, Some("True"), true),
+            ("true", None, true),
+            ("false", None, false),
+            ("1", None, false),
+            ("null", None, false),
+            (r#"["true"]"#, None, false),
+            (r#""\ud800""#, None, false),
+            ("1e999", None, false),
+        ] {
+            let value: Raw = serde_json::from_str(json).unwrap();
+            assert_eq!((value.text().as_deref(), value.is_true()), (text, is_true), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_by_characters_and_not_within_one() {
+        let longest = "é".repeat(TEXT_CHARS);
+        assert_eq!(clip(&longest), longest);
+        assert_eq!(clip(&format!("{longest}a")), longest);
+        assert_eq!(clip(&"a".repeat(TEXT_CHARS + 1)).len(), TEXT_CHARS);
     }
 }

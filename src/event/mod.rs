@@ -3,10 +3,9 @@
 //! Reads one EventBridge event, bare, or several inside an SQS event, and answers which instances
 //! to look at. An event is never believed about an instance's options: those are described later.
 //!
-//! CloudTrail's JSON is not typed: a single item stands where a list is usual, fields are null,
-//! missing, replaced by `omitted`, or of another shape. So the envelope is read strictly, and of
-//! `detail` every level by itself: what has another shape than expected reads as absent, and what
-//! is absent makes the function look at more instances, or refuse the event, never at fewer.
+//! The envelope is read here, strictly. `detail` is only found to be JSON here, and is read by its
+//! kind: a record of CloudTrail tolerantly, a state change of EC2, or nothing. The records of an SQS
+//! event have a file of their own, too.
 
 mod cloudtrail;
 mod json;
@@ -26,7 +25,7 @@ pub use self::cloudtrail::{Call, Caller, LaunchTemplate, Origin};
 use self::json::{Raw, clip, strict};
 use crate::instance::{InstanceId, MalformedInstanceId};
 
-/// What one invocation brings.
+/// What one invocation asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Invocation {
     /// One EventBridge event.
@@ -40,7 +39,7 @@ pub enum Invocation {
 pub struct Message {
     /// What `batchItemFailures` calls it.
     pub message_id: String,
-    /// What it asks for, or why that can't be told.
+    /// What it asks for, or why it is refused.
     pub request: Result<Request, EventError>,
 }
 
@@ -64,7 +63,7 @@ pub struct EventSummary {
     pub name: String,
     /// The event's own time.
     pub time: Option<DateTime<Utc>>,
-    /// Who made the call: the ARN of `userIdentity`, or the service that was it.
+    /// The caller: the ARN of `userIdentity`, or the service in its place.
     pub actor: Option<String>,
     /// EventBridge's `source`.
     pub source: String,
@@ -75,7 +74,7 @@ pub struct EventSummary {
 pub struct Targets {
     /// Those the event named, each once.
     pub named: BTreeSet<InstanceId>,
-    /// What stood where an id belongs and is none: never looked up, always a failure.
+    /// What stood where an id belongs and is none. It is never looked up, and is always a failure.
     pub malformed: BTreeSet<MalformedInstanceId>,
     /// Also every instance of the Region whose tokens are not required, found by filter.
     pub violators: bool,
@@ -83,7 +82,7 @@ pub struct Targets {
     pub must_exist: bool,
 }
 
-/// Why an event asks for nothing. Not an error: there is nothing to try again.
+/// Why an event asks for nothing. This is no error: there is nothing to try again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Ignored {
     /// A dry run changes nothing.
@@ -205,6 +204,15 @@ fn instance_id(value: Raw) -> Option<Result<InstanceId, MalformedInstanceId>> {
 }
 
 impl Targets {
+    /// The instance of an event that names one at most.
+    fn one(id: Raw) -> Self {
+        let mut targets = Self::default();
+        if let Some(id) = instance_id(id) {
+            targets.add(id);
+        }
+        targets
+    }
+
     fn add(&mut self, id: Result<InstanceId, MalformedInstanceId>) {
         match id {
             Ok(id) => drop(self.named.insert(id)),
@@ -232,251 +240,23 @@ mod tests {
 
     use super::*;
 
-    const REGION: &str = "us-east-1";
-    const A: &str = "i-0123456789abcdef0";
-    const B: &str = "i-1a2b3c4d";
+    pub(super) const REGION: &str = "us-east-1";
+    pub(super) const A: &str = "i-0123456789abcdef0";
+    pub(super) const B: &str = "i-1a2b3c4d";
 
-    fn event(detail_type: &str, detail: &Value) -> Value {
+    pub(super) fn event(detail_type: &str, detail: &Value) -> Value {
         json!({"id": "e", "detail-type": detail_type, "source": "aws.ec2", "region": REGION, "time": "2026-11-02T09:14:07Z", "detail": detail})
     }
 
-    fn read_request(event: &Value) -> Result<Request, EventError> {
+    pub(super) fn read_request(event: &Value) -> Result<Request, EventError> {
         match read(&event.to_string(), REGION)? {
             Invocation::Event(request) => Ok(request),
             Invocation::Batch(messages) => panic!("a batch: {messages:?}"),
         }
     }
 
-    fn api_call(detail: &Value) -> Result<Request, EventError> {
-        read_request(&event("AWS API Call via CloudTrail", detail))
-    }
-
-    fn run_instances(response: &Value) -> Result<Targets, EventError> {
-        api_call(&json!({"eventName": "RunInstances", "responseElements": response}))
-            .map(|request| request.targets.unwrap())
-    }
-
-    fn modify(request: &Value, response: &Value) -> Result<Targets, EventError> {
-        let detail = json!({"eventName": "ModifyInstanceMetadataOptions", "requestParameters": request, "responseElements": response});
-        api_call(&detail).map(|request| request.targets.unwrap())
-    }
-
-    fn ids(targets: &Targets) -> Vec<&str> {
+    pub(super) fn ids(targets: &Targets) -> Vec<&str> {
         targets.named.iter().map(InstanceId::as_str).collect()
-    }
-
-    #[test]
-    fn a_launch_names_all_its_instances_once() {
-        let items = json!([{"instanceId": A}, {"instanceId": B}, {"instanceId": A}]);
-        let targets = run_instances(&json!({"instancesSet": {"items": items}})).unwrap();
-        assert_eq!(ids(&targets), [A, B]);
-        assert!(targets.must_exist && !targets.violators);
-    }
-
-    #[test]
-    fn a_single_item_stands_for_a_list() {
-        let targets = run_instances(&json!({"instancesSet": {"items": {"instanceId": A}}})).unwrap();
-        assert_eq!(ids(&targets), [A]);
-        assert!(!targets.violators);
-    }
-
-    #[test]
-    fn a_launch_that_may_not_name_all_looks_at_every_violator_too() {
-        for (response, named) in [
-            (Value::Null, 0),
-            (json!({}), 0),
-            (json!("text"), 0),
-            (json!({"omitted": true}), 0),
-            (json!({"instancesSet": null}), 0),
-            (json!({"instancesSet": []}), 0),
-            (json!({"instancesSet": {"items": null}}), 0),
-            (json!({"instancesSet": {"items": []}}), 0),
-            (json!({"instancesSet": {"items": "text"}}), 0),
-            (json!({"instancesSet": {"items": [null]}}), 0),
-            (json!({"instancesSet": {"items": [{"instanceId": null}]}}), 0),
-            (json!({"instancesSet": {"items": [{"instanceId": A}, {"omitted": true}]}}), 1),
-            (json!({"instancesSet": {"items": [{"instanceId": A}], "omitted": true}}), 1),
-            (json!({"omitted": "true", "instancesSet": {"items": [{"instanceId": A}]}}), 1),
-        ] {
-            let targets = run_instances(&response).unwrap();
-            assert!(targets.violators, "{response}");
-            assert_eq!(targets.named.len(), named, "{response}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_id_is_set_apart_and_the_others_are_looked_at() {
-        for malformed in [json!("i-xyz"), json!(""), json!(42), json!(["i-1a2b3c4d"]), json!("i-*")] {
-            let items = json!([{"instanceId": A}, {"instanceId": malformed}]);
-            let targets = run_instances(&json!({"instancesSet": {"items": items}})).unwrap();
-            assert_eq!((ids(&targets), targets.malformed.len()), (vec![A], 1), "{malformed}");
-        }
-    }
-
-    #[test]
-    fn an_event_with_nothing_but_a_malformed_id_is_refused_and_says_where() {
-        let launch = run_instances(&json!({"instancesSet": {"items": [{"instanceId": "i-xyz"}]}})).unwrap_err();
-        assert!(launch.to_string().contains("detail.responseElements.instancesSet.items"), "{launch}");
-        assert!(launch.to_string().contains("i-xyz"), "{launch}");
-        let change = modify(&json!({"InstanceId": "i-xyz"}), &Value::Null).unwrap_err();
-        assert!(change.to_string().contains("detail.requestParameters"), "{change}");
-    }
-
-    #[test]
-    fn a_modification_names_its_instance_nested_or_flat_in_the_request_or_the_answer() {
-        for (request, response) in [
-            (json!({"ModifyInstanceMetadataOptionsRequest": {"InstanceId": A}}), Value::Null),
-            (json!({"ModifyInstanceMetadataOptionsRequest": {"instanceId": A}}), Value::Null),
-            (json!({"instanceId": A}), Value::Null),
-            (json!({"InstanceId": A}), Value::Null),
-            (json!({"omitted": true}), json!({"ModifyInstanceMetadataOptionsResponse": {"instanceId": A}})),
-            (Value::Null, json!({"instanceId": A})),
-        ] {
-            let targets = modify(&request, &response).unwrap();
-            assert_eq!(ids(&targets), [A], "{request} {response}");
-            assert!(!targets.must_exist && !targets.violators);
-        }
-    }
-
-    #[test]
-    fn a_modification_that_names_no_instance_is_refused() {
-        let error = modify(&json!({"omitted": true}), &Value::Null).unwrap_err();
-        assert!(error.to_string().contains("it names no instance"), "{error}");
-    }
-
-    #[test]
-    fn a_call_that_changed_nothing_is_ignored_with_the_reason() {
-        for (detail, reason) in [
-            (json!({"errorCode": "Client.Unsupported"}), "failed with Client.Unsupported"),
-            (json!({"errorCode": "Client.DryRunOperation"}), "dry run"),
-            (json!({"requestParameters": {"dryRun": true}}), "dry run"),
-            (json!({"requestParameters": {"ModifyInstanceMetadataOptionsRequest": {"DryRun": "true"}}}), "dry run"),
-        ] {
-            for name in ["RunInstances", "ModifyInstanceMetadataOptions"] {
-                let mut detail = detail.clone();
-                detail["eventName"] = name.into();
-                let ignored = api_call(&detail).unwrap().targets.unwrap_err().to_string();
-                assert!(ignored.contains(reason) && ignored.contains(name), "{ignored}");
-            }
-        }
-    }
-
-    #[test]
-    fn an_error_code_that_says_nothing_is_no_error() {
-        for error_code in [Value::Null, json!(""), json!({}), json!(7)] {
-            let detail = json!({"eventName": "RunInstances", "errorCode": error_code});
-            assert!(api_call(&detail).unwrap().targets.is_ok(), "{error_code}");
-        }
-    }
-
-    #[test]
-    fn a_call_of_another_service_by_the_same_name_is_ignored() {
-        let detail = json!({"eventName": "RunInstances", "eventSource": "example.amazonaws.com"});
-        assert!(api_call(&detail).unwrap().targets.is_err());
-    }
-
-    #[test]
-    fn the_actor_is_the_arn_or_the_service() {
-        for (identity, actor) in [
-            (
-                json!({"arn": "arn:aws:iam::111122223333:user/a", "invokedBy": "b"}),
-                Some("arn:aws:iam::111122223333:user/a"),
-            ),
-            (
-                json!({"type": "AWSService", "invokedBy": "autoscaling.amazonaws.com"}),
-                Some("autoscaling.amazonaws.com"),
-            ),
-            (json!({"arn": 7, "principalId": "AROAEXAMPLE:s"}), Some("AROAEXAMPLE:s")),
-            (json!("text"), None),
-            (Value::Null, None),
-        ] {
-            let request = api_call(&json!({"eventName": "RunInstances", "userIdentity": identity})).unwrap();
-            assert_eq!(request.event.actor.as_deref(), actor, "{identity}");
-        }
-    }
-
-    fn call(name: &str, request: &Value, response: &Value) -> Call {
-        let detail = json!({"eventName": name, "requestParameters": request, "responseElements": response});
-        Arc::unwrap_or_clone(api_call(&detail).unwrap().origin.unwrap()).call
-    }
-
-    #[test]
-    fn what_a_launch_asked_for_is_told_from_what_is_not_known() {
-        let answer = json!({"instancesSet": {"items": [{"instanceId": A}]}});
-        let set = json!({"items": [{"minCount": 1, "maxCount": 1}]});
-        for (request, tokens, whole) in [
-            (json!({"instancesSet": set}), None, true),
-            (json!({"instancesSet": set, "metadataOptions": {"httpTokens": "optional"}}), Some("optional"), true),
-            (json!({"instancesSet": set, "metadataOptions": {"httpPutResponseHopLimit": 2}}), None, true),
-            (json!({"instancesSet": set, "metadataOptions": {"omitted": true}}), None, false),
-            (json!({"instancesSet": set, "metadataOptions": "text"}), None, false),
-            (json!({"instancesSet": set, "launchTemplate": "text"}), None, false),
-            (json!({"instancesSet": set, "omitted": true}), None, false),
-            (json!({"omitted": true}), None, false),
-            (Value::Null, None, false),
-        ] {
-            let Call::RunInstances { http_tokens, is_whole, .. } = call("RunInstances", &request, &answer) else {
-                panic!("a launch")
-            };
-            assert_eq!((http_tokens.as_deref(), is_whole), (tokens, whole), "{request}");
-        }
-    }
-
-    #[test]
-    fn a_launch_names_its_template_its_market_and_what_came_up_with_tokens_required() {
-        let template = json!({"launchTemplateName": "web", "version": "$Latest"});
-        let request = json!({"launchTemplate": template, "instanceMarketOptions": {"marketType": "spot"}});
-        let required = json!({"instanceId": A, "metadataOptions": {"httpTokens": "required"}});
-        let optional = json!({"instanceId": B, "metadataOptions": {"httpTokens": "optional"}});
-        let call = call("RunInstances", &request, &json!({"instancesSet": {"items": [required, optional]}}));
-        let Call::RunInstances { launch_template, spot, required_at_launch, .. } = call else { panic!("a launch") };
-        let template = LaunchTemplate { id: None, name: Some("web".to_owned()), version: Some("$Latest".to_owned()) };
-        assert_eq!((launch_template, spot), (Some(template), true));
-        assert_eq!(required_at_launch, [A.parse().unwrap()].into());
-    }
-
-    #[test]
-    fn a_modification_tells_what_it_asked_for_nested_or_flat() {
-        for request in [
-            json!({"ModifyInstanceMetadataOptionsRequest": {"InstanceId": A, "HttpTokens": "optional"}}),
-            json!({"instanceId": A, "httpTokens": "optional"}),
-        ] {
-            let expected =
-                Call::ModifyInstanceMetadataOptions { http_tokens: Some("optional".to_owned()), http_endpoint: None };
-            assert_eq!(call("ModifyInstanceMetadataOptions", &request, &Value::Null), expected);
-        }
-    }
-
-    #[test]
-    fn the_caller_is_told_with_service_and_address() {
-        let detail = json!({
-            "eventName": "RunInstances", "sourceIPAddress": "198.51.100.7",
-            "userIdentity": {"arn": "arn:aws:sts::111122223333:assumed-role/r/s", "invokedBy": "autoscaling.amazonaws.com"},
-        });
-        let caller = &api_call(&detail).unwrap().origin.unwrap().caller;
-        assert_eq!(caller.actor.as_deref(), Some("arn:aws:sts::111122223333:assumed-role/r/s"));
-        assert_eq!(caller.service.as_deref(), Some("autoscaling.amazonaws.com"));
-        assert_eq!(caller.source_address.as_deref(), Some("198.51.100.7"));
-    }
-
-    #[test]
-    fn a_state_change_is_looked_at_when_the_instance_comes() {
-        for state in ["pending", "running"] {
-            let request = read_request(&event(
-                "EC2 Instance State-change Notification",
-                &json!({"instance-id": A, "state": state}),
-            ));
-            let targets = request.unwrap().targets.unwrap();
-            assert_eq!(ids(&targets), [A]);
-            assert!(targets.must_exist);
-        }
-        for state in ["stopping", "stopped", "shutting-down", "terminated", "new"] {
-            let request = read_request(&event(
-                "EC2 Instance State-change Notification",
-                &json!({"instance-id": A, "state": state}),
-            ));
-            assert!(request.unwrap().targets.unwrap_err().to_string().contains(state));
-        }
     }
 
     #[test]
@@ -515,24 +295,5 @@ mod tests {
                 "{error}"
             );
         }
-    }
-
-    #[test]
-    fn a_message_that_is_refused_leaves_its_neighbours_alone() {
-        let good =
-            event("EC2 Instance State-change Notification", &json!({"instance-id": A, "state": "running"})).to_string();
-        let record = |id: &str, body: &str| json!({"eventSource": "aws:sqs", "messageId": id, "body": body});
-        let batch = json!({"Records": [record("1", &good), record("2", "no"), record("3", &good)]}).to_string();
-        let Invocation::Batch(messages) = read(&batch, REGION).unwrap() else { panic!("a batch") };
-        assert_eq!(messages.iter().map(|it| it.request.is_ok()).collect::<Vec<_>>(), [true, false, true]);
-    }
-
-    #[test]
-    fn long_texts_are_cut() {
-        let long = "x".repeat(100_000);
-        let request = api_call(&json!({"eventName": long, "userIdentity": {"arn": long}})).unwrap();
-        assert_eq!(request.event.name.len(), TEXT_CHARS);
-        assert_eq!(request.event.actor.unwrap().len(), TEXT_CHARS);
-        assert!(request.targets.unwrap_err().to_string().len() < 2 * TEXT_CHARS);
     }
 }

@@ -19,7 +19,9 @@ pub(super) fn read(json: &str, region: &str) -> Result<Option<Vec<Message>>, Eve
     if !json.contains("\"Records\"") {
         return Ok(None);
     }
-    let Batch { records: Some(records) } = strict(json, "")? else { return Ok(None) };
+    let Batch { records: Some(records) } = strict(json, "")? else {
+        return Ok(None);
+    };
     let messages = records.into_iter().enumerate().map(|(index, record)| read_record(index, record, region));
     messages.collect::<Result<_, _>>().map(Some)
 }
@@ -41,4 +43,33 @@ fn read_record(index: usize, record: SqsMessage, region: &str) -> Result<Message
     })?;
     let body = record.body.unwrap_or_default();
     Ok(Message { message_id, request: read_event(&body, region) })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::event::tests::{A, REGION, event};
+    use crate::event::{Invocation, read};
+
+    #[test]
+    fn a_message_that_is_refused_leaves_its_neighbours_alone() {
+        let good =
+            event("EC2 Instance State-change Notification", &json!({"instance-id": A, "state": "running"})).to_string();
+        let record = |id: &str, body: &str| json!({"eventSource": "aws:sqs", "messageId": id, "body": body});
+        let batch = json!({"Records": [record("1", &good), record("2", "no"), record("3", &good)]}).to_string();
+        let Invocation::Batch(messages) = read(&batch, REGION).unwrap() else { panic!("a batch") };
+        assert_eq!(messages.iter().map(|it| it.request.is_ok()).collect::<Vec<_>>(), [true, false, true]);
+    }
+
+    #[test]
+    fn an_event_that_has_no_records_is_no_batch() {
+        for records in [json!(null), json!("absent")] {
+            let mut event = event("Scheduled Event", &json!({"Records": []}));
+            if records.is_null() {
+                event["Records"] = records;
+            }
+            assert!(matches!(read(&event.to_string(), REGION), Ok(Invocation::Event(_))), "{event}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::json::{Raw, strict};
-use super::{EventError, EventSummary, Ignored, Request, Targets, instance_id};
+use super::{EventError, EventSummary, Ignored, Request, Targets};
 
 /// EventBridge's `detail-type` of a state-change notification.
 pub(super) const DETAIL_TYPE: &str = "EC2 Instance State-change Notification";
@@ -24,14 +24,38 @@ pub(super) fn read(detail: &RawValue, event: EventSummary) -> Result<Request, Ev
         EventError::unreadable("detail.state", "is missing or no text: the instance's new state stands here")
     })?;
     let targets = match state.as_str() {
-        "pending" | "running" => Ok(named(detail.instance_id).or_refuse("detail.instance-id")?),
+        "pending" | "running" => {
+            let targets = Targets { must_exist: true, ..Targets::one(detail.instance_id) };
+            Ok(targets.or_refuse("detail.instance-id")?)
+        }
         _ => Err(Ignored::State { state }),
     };
     Ok(Request { event, targets, origin: None })
 }
 
-fn named(id: Raw) -> Targets {
-    let mut targets = Targets { must_exist: true, ..Targets::default() };
-    instance_id(id).into_iter().for_each(|id| targets.add(id));
-    targets
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::event::tests::{A, event, ids, read_request};
+
+    #[test]
+    fn a_state_change_is_looked_at_when_the_instance_comes() {
+        for state in ["pending", "running"] {
+            let request = read_request(&event(
+                "EC2 Instance State-change Notification",
+                &json!({"instance-id": A, "state": state}),
+            ));
+            let targets = request.unwrap().targets.unwrap();
+            assert_eq!(ids(&targets), [A]);
+            assert!(targets.must_exist);
+        }
+        for state in ["stopping", "stopped", "shutting-down", "terminated", "new"] {
+            let request = read_request(&event(
+                "EC2 Instance State-change Notification",
+                &json!({"instance-id": A, "state": state}),
+            ));
+            assert!(request.unwrap().targets.unwrap_err().to_string().contains(state));
+        }
+    }
 }
