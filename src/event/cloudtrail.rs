@@ -50,12 +50,12 @@ struct RequestParameters<'a> {
     #[serde(borrow)]
     instances_set: Raw<'a>,
     metadata_options: Cuttable<MetadataOptions<'a>>,
-    launch_template: Cuttable<Specification<'a>>,
+    launch_template: Cuttable<LaunchTemplateSpecification<'a>>,
     instance_market_options: Level<MarketOptions<'a>>,
     omitted: Raw<'a>,
     #[serde(rename = "ModifyInstanceMetadataOptionsRequest")]
     nested: Level<Modification<'a>>,
-    // A modification that is not nested.
+    // The request of a modification that is not nested.
     #[serde(alias = "InstanceId")]
     instance_id: Raw<'a>,
     #[serde(alias = "DryRun")]
@@ -66,7 +66,7 @@ struct RequestParameters<'a> {
     http_endpoint: Raw<'a>,
 }
 
-/// The request of a modification, in the case of CloudTrail or of EC2.
+/// The request of a modification, in camelCase or in `PascalCase`.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Modification<'a> {
@@ -89,7 +89,7 @@ struct MetadataOptions<'a> {
 
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Specification<'a> {
+struct LaunchTemplateSpecification<'a> {
     #[serde(borrow)]
     launch_template_id: Raw<'a>,
     launch_template_name: Raw<'a>,
@@ -140,35 +140,35 @@ struct Modified<'a> {
     instance_id: Raw<'a>,
 }
 
-/// The instances that a launch answered with.
+/// The instances that a launch answered with, and which of them came up with tokens required.
 #[derive(Default)]
 struct Launched {
     targets: Targets,
     required_at_launch: BTreeSet<InstanceId>,
 }
 
-/// A call that may have left tokens not required, and who made it. For the report alone: no
-/// decision depends on it.
+/// A call that may have left tokens not required, and its caller. It is for the report: no decision
+/// depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// Who made the call.
+    /// Who called.
     pub caller: Caller,
     /// What was asked for.
     pub call: Call,
 }
 
-/// Who made a call.
+/// Who called.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// The ARN of `userIdentity`, or the service that was it.
+    /// The ARN of `userIdentity`, or the service in its place.
     pub actor: Option<String>,
-    /// `userIdentity.invokedBy`: the service that made the call for the actor, or as it.
+    /// `userIdentity.invokedBy`: the service that called for the actor, or as it.
     pub service: Option<String>,
     /// `sourceIPAddress`: an address, or a service's name.
     pub source_address: Option<String>,
 }
 
-/// What a call asked for, as far as it tells why tokens are not required.
+/// What a call asked for, as far as it explains why tokens are not required.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     /// `RunInstances`.
@@ -179,9 +179,9 @@ pub enum Call {
         launch_template: Option<LaunchTemplate>,
         /// Whether the request asked for Spot Instances.
         spot: bool,
-        /// Whether the request is there as it was made: what it does not say, it did not ask for.
+        /// Whether the request is recorded as it was sent: what it does not say, it did not ask for.
         is_whole: bool,
-        /// Those that came up with tokens required: what they have now came later.
+        /// Those that came up with tokens required: what they have now, they got later.
         required_at_launch: BTreeSet<InstanceId>,
     },
     /// `ModifyInstanceMetadataOptions`.
@@ -246,11 +246,9 @@ pub(super) fn read(detail: &RawValue, event: EventSummary) -> Result<Request, Ev
 impl Record<'_> {
     fn caller(&self) -> Caller {
         let identity = self.user_identity.0.unwrap_or_default();
-        Caller {
-            actor: first_text([identity.arn, identity.invoked_by, identity.principal_id]),
-            service: identity.invoked_by.text(),
-            source_address: self.source_ip_address.text(),
-        }
+        let service = identity.invoked_by.text();
+        let actor = identity.arn.text().or_else(|| service.clone()).or_else(|| identity.principal_id.text());
+        Caller { actor, service, source_address: self.source_ip_address.text() }
     }
 
     /// The instances that the call changed, and what it asked for; or why there is nothing to do.
@@ -271,12 +269,12 @@ impl Record<'_> {
     }
 }
 
-fn first_text<const N: usize>(values: [Raw; N]) -> Option<String> {
+fn first_text(values: [Raw; 2]) -> Option<String> {
     values.into_iter().find_map(Raw::text)
 }
 
 fn is_of_another_service(event_source: Raw) -> bool {
-    event_source.text().is_some_and(|source| source != "ec2.amazonaws.com")
+    event_source.str().is_some_and(|source| source != "ec2.amazonaws.com")
 }
 
 fn other_event(name: String) -> Ignored {
@@ -289,7 +287,7 @@ fn launch(request: &RequestParameters, response: ResponseElements) -> Result<(Ta
     let targets = targets.or_refuse("detail.responseElements.instancesSet.items")?;
     let call = Call::RunInstances {
         http_tokens: request.metadata_options.object.as_ref().and_then(|it| it.http_tokens.text()),
-        launch_template: request.launch_template.object.as_ref().map(Specification::launch_template),
+        launch_template: request.launch_template.object.as_ref().map(LaunchTemplateSpecification::launch_template),
         spot: request.instance_market_options.0.is_some_and(|it| it.market_type.is("spot")),
         is_whole: request.is_whole(),
         required_at_launch,
@@ -309,7 +307,7 @@ fn modification(request: &RequestParameters, response: ResponseElements) -> Resu
 }
 
 impl<'a> RequestParameters<'a> {
-    /// Whether this is the request as it was sent: what it does not say, it did not ask for.
+    /// Whether this is the request as it was sent.
     fn is_whole(&self) -> bool {
         self.instances_set.is_some()
             && !self.omitted.is_some()
@@ -328,7 +326,7 @@ impl<'a> RequestParameters<'a> {
     }
 }
 
-impl Specification<'_> {
+impl LaunchTemplateSpecification<'_> {
     fn launch_template(&self) -> LaunchTemplate {
         LaunchTemplate {
             id: self.launch_template_id.text(),
