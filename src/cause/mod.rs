@@ -1,8 +1,9 @@
 //! Why an instance's tokens are not required, and what mends that for good: for the report alone.
 //!
-//! Pure. It reads the call that an event records and what describes the instance, and never
-//! guesses: what neither tells is `unknown`. No decision depends on it.
+//! This is pure. It reads the call that an event records and what describes the instance, and never
+//! guesses: what neither of them says is `unknown`. No decision depends on it.
 
+mod command;
 pub mod mend;
 
 use std::fmt;
@@ -17,9 +18,9 @@ use crate::instance::Instance;
 pub struct Cause {
     /// What is to be mended.
     pub kind: Kind,
-    /// What told the kind.
+    /// Where the kind was found.
     pub evidence: Evidence,
-    /// Who made the call: an ARN or a service; `unknown` where the event records none.
+    /// Who called: an ARN or a service; `unknown` where the event records none.
     pub actor: String,
     /// The role, if the actor is a session of one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,7 +28,7 @@ pub struct Cause {
     /// The session's name, if the actor is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
-    /// The service that made the call, or through which it was made.
+    /// The service that called, by itself or for the actor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
     /// The address that the call came from, or a service's name; `unknown` where none is recorded.
@@ -37,7 +38,7 @@ pub struct Cause {
     pub origins: Origins,
     /// What mends the cause, in words.
     pub mend: &'static str,
-    /// The commands that mend it, in order. None where no single command does.
+    /// The commands that mend it, in order. There are none where no single command does.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<String>,
 }
@@ -61,13 +62,13 @@ pub enum Kind {
     Ec2Fleet,
     /// A Spot request or Spot Fleet.
     Spot,
-    /// Another service of AWS, which made the call or manages the instance.
+    /// Another service of AWS, which called or manages the instance.
     Service,
     /// A launch template.
     LaunchTemplate,
     /// The launch asked for nothing: the account's default and the image decided.
     Defaults,
-    /// Neither the event nor the instance's description tells.
+    /// Neither the event nor the instance's description says.
     Unknown,
 }
 
@@ -119,7 +120,7 @@ impl Cause {
     }
 }
 
-/// In words: the kind, what the instance belongs to, and what mends it.
+/// Says the kind, what the instance belongs to, and what mends it.
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Origins {
@@ -154,7 +155,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// What told the kind.
+/// Where the kind was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
@@ -233,44 +234,51 @@ impl Origins {
 #[must_use]
 pub fn cause(instance: &Instance, origin: Option<&Origin>, region: &str) -> Cause {
     let origins = Origins::of(instance, origin);
-    let is_changed_since = origin.is_some_and(|origin| match &origin.call {
-        Call::RunInstances { required_at_launch, .. } => required_at_launch.contains(&instance.id),
-        Call::ModifyInstanceMetadataOptions { .. } => false,
-    });
-    let told_by_call = origin.and_then(|origin| asked_for(origin, is_changed_since));
-    // Who launched it with tokens required, or changed another option, is not who took them away.
-    let is_the_cause = |origin: &&Origin| match origin.call {
-        Call::RunInstances { .. } => !is_changed_since,
-        Call::ModifyInstanceMetadataOptions { .. } => told_by_call.is_some(),
-    };
-    let caller = origin.filter(is_the_cause).map(|origin| origin.caller.clone()).unwrap_or_default();
-    let (kind, evidence) = told_by_call
+    let asked_for = origin.and_then(|origin| kind_by_request(origin, instance));
+    let caller = origin.filter(|it| is_responsible(it, instance)).map(|it| it.caller.clone()).unwrap_or_default();
+    let (kind, evidence) = asked_for
         .map(|kind| (kind, Evidence::Event))
-        .or_else(|| belongs_to(&origins, instance).map(|kind| (kind, Evidence::Description)))
-        .or_else(|| left_open(origin?, &caller, &origins).map(|kind| (kind, Evidence::Event)))
+        .or_else(|| kind_by_description(&origins, instance).map(|kind| (kind, Evidence::Description)))
+        .or_else(|| kind_by_caller(origin?, &caller, &origins).map(|kind| (kind, Evidence::Event)))
         .unwrap_or((Kind::Unknown, Evidence::None));
-    let (mend, commands) = mend(kind, &origins, instance, region);
-    let Caller { actor, service, source_address } = caller;
-    let (role, session) = actor.as_deref().and_then(role_and_session).unzip();
+    let commands = mend::commands(kind, &origins, &instance.metadata_options, region);
+    let (role, session) = caller.actor.as_deref().and_then(role_and_session).unzip();
     let unknown = || "unknown".to_owned();
     Cause {
         kind,
         evidence,
-        actor: actor.unwrap_or_else(unknown),
+        actor: caller.actor.unwrap_or_else(unknown),
         role,
         session,
-        service,
-        source_address: source_address.unwrap_or_else(unknown),
+        service: caller.service,
+        source_address: caller.source_address.unwrap_or_else(unknown),
         origins,
-        mend,
+        mend: mend::words(kind),
         commands,
     }
 }
 
-/// The kind, if the call itself asked for what is wrong.
-fn asked_for(origin: &Origin, is_changed_since: bool) -> Option<Kind> {
+/// Whether the call launched the instance with tokens required: what it has now, it got later.
+fn launched_with_tokens_required(origin: &Origin, instance: &Instance) -> bool {
     match &origin.call {
-        Call::RunInstances { .. } if is_changed_since => Some(Kind::Modification),
+        Call::RunInstances { required_at_launch, .. } => required_at_launch.contains(&instance.id),
+        Call::ModifyInstanceMetadataOptions { .. } => false,
+    }
+}
+
+/// Whether the caller is who left tokens not required: not who launched the instance with tokens
+/// required, and not who changed another option.
+fn is_responsible(origin: &Origin, instance: &Instance) -> bool {
+    match &origin.call {
+        Call::RunInstances { .. } => !launched_with_tokens_required(origin, instance),
+        call @ Call::ModifyInstanceMetadataOptions { .. } => call.loosens(),
+    }
+}
+
+/// The kind, if the call itself asked for what is wrong.
+fn kind_by_request(origin: &Origin, instance: &Instance) -> Option<Kind> {
+    match &origin.call {
+        Call::RunInstances { .. } if launched_with_tokens_required(origin, instance) => Some(Kind::Modification),
         // A service asks for what a group, a fleet or a template of the account's says.
         Call::RunInstances { http_tokens, .. } if origin.caller.service.is_none() => {
             http_tokens.as_ref().is_some_and(|tokens| tokens != "required").then_some(Kind::LaunchCall)
@@ -281,7 +289,7 @@ fn asked_for(origin: &Origin, is_changed_since: bool) -> Option<Kind> {
 }
 
 /// The kind, by what the instance's description says that it belongs to, the most special first.
-fn belongs_to(origins: &Origins, instance: &Instance) -> Option<Kind> {
+fn kind_by_description(origins: &Origins, instance: &Instance) -> Option<Kind> {
     let is_of_batch = instance.tags.contains_key("AWSBatchServiceTag");
     let facts = [
         (origins.operator.is_some(), Kind::Service),
@@ -296,8 +304,8 @@ fn belongs_to(origins: &Origins, instance: &Instance) -> Option<Kind> {
     facts.into_iter().find_map(|(holds, kind)| holds.then_some(kind))
 }
 
-/// The kind, by who made a launch that did not ask for it, or what decided in its place.
-fn left_open(origin: &Origin, caller: &Caller, origins: &Origins) -> Option<Kind> {
+/// The kind, by who called for a launch that did not ask for it, or what decided in its place.
+fn kind_by_caller(origin: &Origin, caller: &Caller, origins: &Origins) -> Option<Kind> {
     let Call::RunInstances { is_whole, spot, .. } = &origin.call else { return None };
     match caller.service.as_deref() {
         Some("batch.amazonaws.com") => Some(Kind::Batch),
@@ -317,67 +325,6 @@ fn role_and_session(arn: &str) -> Option<(String, String)> {
     let (_, path) = arn.split_once(":assumed-role/")?;
     let (role, session) = path.rsplit_once('/')?;
     Some((role.to_owned(), session.to_owned()))
-}
-
-/// What mends a cause of this kind, in words and as commands.
-fn mend(kind: Kind, origins: &Origins, instance: &Instance, region: &str) -> (&'static str, Vec<String>) {
-    let options = &instance.metadata_options;
-    let template = origins.launch_template.as_ref();
-    let new_version = || template.and_then(|template| mend::require_by_template(template, options, region)).into_iter();
-    match kind {
-        Kind::Modification => (
-            "have whoever changed the instance leave its tokens required; this makes such changes fail",
-            vec![mend::refuse_optional(region)],
-        ),
-        Kind::LaunchCall => (
-            "have the caller ask for --metadata-options HttpTokens=required,HttpEndpoint=enabled; \
-             this makes launches that ask for optional tokens fail",
-            vec![mend::refuse_optional(region)],
-        ),
-        Kind::ElasticBeanstalk => (
-            "disable IMDSv1 in the environment",
-            origins.beanstalk_environment.iter().map(|it| mend::require_by_environment(it, region)).collect(),
-        ),
-        Kind::Batch => {
-            ("give the compute environment a launch template with HttpTokens=required, and update it", Vec::new())
-        }
-        Kind::EksNodeGroup => (
-            "give the node group a version of its own launch template with HttpTokens=required; \
-             the template that EKS made from it can't be changed",
-            match (&origins.eks_cluster, &origins.eks_node_group) {
-                (Some(cluster), Some(group)) => mend::require_by_node_group(cluster, group, options, region),
-                (Some(_) | None, _) => Vec::new(),
-            },
-        ),
-        Kind::AutoScalingGroup => {
-            let group = origins.auto_scaling_group.as_deref();
-            let follow = group.zip(template).and_then(|(group, it)| mend::follow_default_version(group, it, region));
-            let show = group.filter(|_| template.is_none()).map(|it| mend::show_auto_scaling_group(it, region));
-            (
-                "give the launch template a version with HttpTokens=required, and have the group use it; \
-                 a launch configuration can't be changed: replace it by a launch template",
-                new_version().chain(follow).chain(show).collect(),
-            )
-        }
-        Kind::Ec2Fleet | Kind::Spot => (
-            "give the launch template a version with HttpTokens=required, and have the fleet or request use it",
-            new_version().collect(),
-        ),
-        Kind::Service => ("ask whoever runs the service that launched or manages the instance", Vec::new()),
-        Kind::LaunchTemplate => (
-            "give the launch template a version with HttpTokens=required, and have its users launch that version",
-            new_version().collect(),
-        ),
-        Kind::Defaults => (
-            "the launch asked for nothing, and neither the account's default nor the image requires tokens: \
-             either command mends that, the second for those who own the image",
-            [mend::require_by_default(region)]
-                .into_iter()
-                .chain(origins.image_id.iter().map(|image| mend::require_by_image(image, region)))
-                .collect(),
-        ),
-        Kind::Unknown => ("look for the launch in CloudTrail's event history", Vec::new()),
-    }
 }
 
 #[cfg(test)]
@@ -428,7 +375,7 @@ mod tests {
     }
 
     /// Kind, evidence, actor and commands, as the report spells them.
-    fn told(tags: &[(&str, &str)], origin: Option<&Origin>) -> (Value, Value, Value, String) {
+    fn reported(tags: &[(&str, &str)], origin: Option<&Origin>) -> (Value, Value, Value, String) {
         let json = serde_json::to_value(cause(&instance(tags), origin, REGION)).unwrap();
         let commands: Vec<_> =
             json["commands"].as_array().into_iter().flatten().map(|it| it.as_str().unwrap()).collect();
@@ -447,16 +394,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_service_asked_for_is_what_the_account_told_it() {
+    fn what_a_service_asked_for_is_what_the_account_asked_of_it() {
         let origin = by(Some("autoscaling.amazonaws.com"), launch(Some("optional")));
-        let (kind, evidence, actor, commands) = told(&[GROUP, TEMPLATE], Some(&origin));
+        let (kind, evidence, actor, commands) = reported(&[GROUP, TEMPLATE], Some(&origin));
         assert_eq!((kind, evidence), (json!("auto_scaling_group"), json!("description")));
         assert_eq!(actor, "autoscaling.amazonaws.com");
         assert!(commands.contains("modify-launch-template") && commands.contains("--auto-scaling-group-name web-blue"));
     }
 
     #[test]
-    fn tags_tell_what_an_instance_belongs_to_the_most_special_first() {
+    fn tags_name_what_an_instance_belongs_to_the_most_special_first() {
         let fleet = ("aws:ec2:fleet-id", "fleet-1");
         for (tags, kind, command) in [
             (
@@ -471,8 +418,8 @@ mod tests {
             (&[("aws:ec2spot:fleet-request-id", "sfr-1")], "spot", ""),
             (&[TEMPLATE], "launch_template", "--launch-template-id lt-1"),
         ] {
-            let (told, evidence, actor, commands) = told(tags, None);
-            assert_eq!((told, evidence, actor), (json!(kind), json!("description"), json!("unknown")));
+            let (found, evidence, actor, commands) = reported(tags, None);
+            assert_eq!((found, evidence, actor), (json!(kind), json!("description"), json!("unknown")));
             assert!(commands.contains(command), "{kind}: {commands}");
         }
         for (tags, name) in [(GROUP, "web-blue"), (fleet, "fleet-1"), (TEMPLATE, "lt-1")] {
@@ -482,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_launch_that_asked_for_nothing_is_the_defaults() {
-        let (kind, evidence, _, commands) = told(&[], Some(&by(None, launch(None))));
+        let (kind, evidence, _, commands) = reported(&[], Some(&by(None, launch(None))));
         assert_eq!((kind, evidence), (json!("defaults"), json!("event")));
         assert!(commands.contains("modify-instance-metadata-defaults") && commands.contains("--image-id ami-1"));
     }
@@ -495,16 +442,16 @@ mod tests {
             ("ec2fleet.amazonaws.com", "ec2_fleet"),
             ("workspaces.amazonaws.com", "service"),
         ] {
-            assert_eq!(told(&[], Some(&by(Some(service), launch(None)))).0, kind);
+            assert_eq!(reported(&[], Some(&by(Some(service), launch(None)))).0, kind);
         }
         let managed = Instance { managed_by: Some("eks.amazonaws.com".to_owned()), ..instance(&[GROUP]) };
         assert_eq!(cause(&managed, None, REGION).kind, Kind::Service);
     }
 
     #[test]
-    fn a_later_change_is_told_with_who_made_it() {
+    fn a_later_change_is_reported_with_its_actor() {
         for call in [change(Some("optional"), None), change(None, Some("enabled"))] {
-            let (kind, _, actor, commands) = told(&[GROUP], Some(&by(None, call)));
+            let (kind, _, actor, commands) = reported(&[GROUP], Some(&by(None, call)));
             assert_eq!(kind, "modification");
             assert!(actor.as_str().unwrap().ends_with("/pipeline-481"));
             assert!(commands.contains("--http-tokens-enforced enabled"));
@@ -514,7 +461,7 @@ mod tests {
     #[test]
     fn whoever_changed_another_option_is_not_blamed() {
         for call in [change(None, None), change(Some("required"), None), change(None, Some("disabled"))] {
-            let (kind, evidence, actor, _) = told(&[], Some(&by(None, call)));
+            let (kind, evidence, actor, _) = reported(&[], Some(&by(None, call)));
             assert_eq!((kind, evidence, actor), (json!("unknown"), json!("none"), json!("unknown")));
         }
     }
@@ -525,18 +472,18 @@ mod tests {
         if let Call::RunInstances { required_at_launch, .. } = &mut call {
             required_at_launch.insert(ID.parse().unwrap());
         }
-        let (kind, _, actor, _) = told(&[GROUP], Some(&by(None, call)));
+        let (kind, _, actor, _) = reported(&[GROUP], Some(&by(None, call)));
         assert_eq!((kind, actor), (json!("modification"), json!("unknown")));
     }
 
     #[test]
-    fn what_nothing_tells_is_unknown() {
+    fn what_nothing_says_is_unknown() {
         let mut cut = launch(None);
         if let Call::RunInstances { is_whole, .. } = &mut cut {
             *is_whole = false;
         }
         for origin in [None, Some(&by(None, cut))] {
-            let (kind, evidence, _, commands) = told(&[], origin);
+            let (kind, evidence, _, commands) = reported(&[], origin);
             assert_eq!((kind, evidence, commands.as_str()), (json!("unknown"), json!("none"), ""));
         }
     }

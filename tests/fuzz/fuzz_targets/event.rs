@@ -3,6 +3,7 @@
 #![no_main]
 
 #[path = "../../../src/event/mod.rs"]
+#[expect(unused_imports, reason = "a part of the function, of which the rest is not here")]
 mod event;
 #[path = "../../../src/instance.rs"]
 #[expect(dead_code, reason = "a part of the function, of which the rest is not here")]
