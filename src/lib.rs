@@ -21,7 +21,7 @@
 //! |---|---|
 //! | [`instance`] | EC2's words for an instance: the ground floor |
 //! | [`policy`] | the decision table, exemptions, and what is warned of; pure |
-//! | [`event`] | what an invocation's JSON asks for, and what CloudTrail recorded of the call; pure |
+//! | [`event`] | what an invocation's JSON asks for, as a bare event or an SQS batch, and what CloudTrail recorded of the call; pure |
 //! | [`cause`] | why tokens are not required, and the commands that mend that; pure |
 //! | [`report`] | what was done, as data: the answer, results for a bus, metrics; pure |
 //! | [`config`] | what the environment variables mean; pure |

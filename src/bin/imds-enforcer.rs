@@ -94,15 +94,15 @@ fn now() -> DateTime<Utc> {
     SystemTime::now().into()
 }
 
-/// How long an invocation may take when nobody says until when.
-const UNTOLD: Duration = Duration::from_mins(1);
+/// How long an invocation may take when no deadline is given.
+const DEFAULT_TIME_LEFT: Duration = Duration::from_mins(1);
 
 /// Until the invocation's deadline, which Lambda gives in milliseconds since 1970. Lambda ends a
 /// function whose deadline has passed, so a past one is an emulator's way to give none: `cargo
 /// lambda watch` says ten minutes past 1970.
 fn time_left(context: &Context) -> Duration {
     let now = Duration::from_millis(now().timestamp_millis().try_into().unwrap_or_default());
-    Duration::from_millis(context.deadline).checked_sub(now).unwrap_or(UNTOLD)
+    Duration::from_millis(context.deadline).checked_sub(now).unwrap_or(DEFAULT_TIME_LEFT)
 }
 
 /// A variable's value; what is not UTF-8 is kept with a replacement character, to be refused.

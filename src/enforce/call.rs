@@ -12,7 +12,7 @@ use crate::aws::{Class, Error};
 ///
 /// # Errors
 ///
-/// That of the last attempt, when there are no waits left, when the error is no reason for another
+/// The error of the last attempt, when there are no waits left, when the error is no reason for another
 /// attempt, or when the deadline leaves no time for one.
 pub(super) async fn call<T>(
     rate: &RequestRate,

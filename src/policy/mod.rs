@@ -42,12 +42,12 @@ pub fn decide(instance: &Instance, exempt: bool) -> Decision {
     }
 }
 
-/// Of a container host whose tokens are, or would be, required.
+/// The warning on a container host whose tokens are, or would be, required.
 pub const HOP_LIMIT_WARNING: &str = "tokens are required with a hop limit of 1, and this looks like a host of containers: workloads that ask through \
      a network of their own get no credentials; raise http_put_response_hop_limit to 2, or give them roles of their own";
 
-/// That a hop limit of 1 may keep containers from their credentials, where tokens are, or would
-/// be, required.
+/// The warning that a hop limit of 1 may keep containers from their credentials, where tokens are,
+/// or would be, required.
 #[must_use]
 pub fn hop_limit_warning(instance: &Instance, decision: Decision) -> Option<&'static str> {
     let is_required = matches!(decision, Decision::Compliant | Decision::RequireTokens);

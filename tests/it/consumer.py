@@ -40,7 +40,7 @@ def refusal(event, known):
     if detail.get("schema_version") not in known:
         return f"schema_version {detail.get('schema_version')!r} is not known; known: {', '.join(known)}"
     if detail["outcome"] != DETAIL_TYPES[event["DetailType"]]:
-        return f"{event['DetailType']} tells of an instance that is {detail['outcome']}"
+        return f"{event['DetailType']} is the result of an instance that is {detail['outcome']}"
     wrong = next(known[detail["schema_version"]].iter_errors(detail), None)
     return wrong and f"{wrong.json_path}: {wrong.message}"
 

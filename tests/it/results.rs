@@ -204,7 +204,7 @@ async fn a_consumer_refuses_another_version_and_what_the_schema_does_not_say() {
         ("schema_version None is not known", &|it| drop(it.as_object_mut().unwrap().remove("schema_version"))),
         ("'colour' was unexpected", &|it| it["colour"] = "red".into()),
         ("'undo' is a required property", &|it| drop(it.as_object_mut().unwrap().remove("undo"))),
-        ("tells of an instance that is failed", &|it| it["outcome"] = "failed".into()),
+        ("is the result of an instance that is failed", &|it| it["outcome"] = "failed".into()),
         ("is not one of", &|it| it["cause"]["kind"] = "guess".into()),
     ] {
         let (took, output) = changed(change);

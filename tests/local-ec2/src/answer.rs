@@ -63,28 +63,28 @@ impl Error {
 /// The answer to a request that succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// Of `RunInstances`.
+    /// The answer to `RunInstances`.
     Launched {
         /// What the instances were launched as.
         reservation_id: String,
         /// The instances.
         instances: Vec<InstanceXml>,
     },
-    /// Of `DescribeInstances`.
+    /// The answer to `DescribeInstances`.
     Described {
         /// The page.
         instances: Vec<InstanceXml>,
         /// How to ask for the next.
         next_token: Option<String>,
     },
-    /// Of `ModifyInstanceMetadataOptions`.
+    /// The answer to `ModifyInstanceMetadataOptions`.
     Modified {
         /// The instance.
         instance_id: String,
         /// Its options, as they will be.
         options: OptionsXml,
     },
-    /// Of `TerminateInstances`, `StopInstances`, `StartInstances`.
+    /// The answer to `TerminateInstances`, `StopInstances`, `StartInstances`.
     StateChanged(Vec<StateChangeXml>),
 }
 

@@ -11,7 +11,7 @@ use local_ec2::model::{Instance, Model};
 /// A stand-in for EC2 on 127.0.0.1, for demonstrations and tests. It is NOT EC2: it has a few
 /// actions, keeps everything in memory, checks no permission, and costs nothing.
 ///
-/// Point a client at it with `AWS_ENDPOINT_URL_EC2`. GET `/_local/counts` tells how often each action
+/// Point a client at it with `AWS_ENDPOINT_URL_EC2`. GET `/_local/counts` says how often each action
 /// was called; POST `/_local/instances` and `/_local/faults` take JSON lists.
 #[derive(Debug, Parser)]
 #[command(name = "local-ec2", version)]
