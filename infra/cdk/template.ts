@@ -37,7 +37,10 @@ export interface SamTemplate {
 /** The values of the parameters, by their names. */
 export type Values = Record<string, string | number>;
 
-/** Reads the template. The CDK's own reader knows the short forms of CloudFormation's functions. */
+/**
+ * Reads the template by the CDK's own reader, which knows the short forms of CloudFormation's
+ * functions. What it has read is a private field, as the version of the CDK in the lock file has it.
+ */
 export function readTemplate(scope: Construct): SamTemplate {
   const read = new CfnInclude(scope, 'Read', { templateFile: FILE });
   scope.node.tryRemoveChild('Read');
@@ -69,34 +72,40 @@ export function include(scope: Construct, template: SamTemplate, values: Values)
  * cdk-nag looks into no `Fn::If`, nor into a `Fn::GetAtt` in one word. What is for those who deploy
  * the template itself is left out, since a stack can have each section but once.
  */
-export function settled({ Transform, Parameters, Conditions, Resources, Outputs }: SamTemplate, values: Values) {
-  const value = (node: any) => String(node?.Ref ? values[node.Ref] : node);
-  const holds = (condition: any): boolean => {
-    const [[name, argument]] = Object.entries<any>(condition) as [[string, any]];
-    if (name === 'Condition') return holds(Conditions[argument]);
-    if (name === 'Fn::Equals') return value(argument[0]) === value(argument[1]);
-    if (name === 'Fn::Not') return !holds(argument[0]);
-    if (name === 'Fn::And') return argument.every(holds);
-    if (name === 'Fn::Or') return argument.some(holds);
-    throw new Error(`the condition ${JSON.stringify(condition)} is neither Condition, Fn::Equals, Fn::Not, Fn::And nor Fn::Or`);
-  };
-  const nothing = (node: any) => node?.Ref === 'AWS::NoValue';
+export function settled(template: SamTemplate, values: Values) {
+  const { Transform, Parameters, Resources, Outputs } = template;
+  const isNothing = (node: any) => node?.Ref === 'AWS::NoValue';
   const decide = (node: any): any => {
     if (node === null || typeof node !== 'object') return node;
-    if (Array.isArray(node)) return node.map(decide).filter((it) => !nothing(it));
+    if (Array.isArray(node)) return node.map(decide).filter((it) => !isNothing(it));
     if (node['Fn::If']) {
       const [condition, yes, no] = node['Fn::If'];
-      return decide(holds({ Condition: condition }) ? yes : no);
+      return decide(holds(template, values, condition) ? yes : no);
     }
     if (typeof node['Fn::GetAtt'] === 'string') return { 'Fn::GetAtt': node['Fn::GetAtt'].split('.') };
     const entries = Object.entries(node).map(([key, it]) => [key, decide(it)] as const);
-    return Object.fromEntries(entries.filter(([, it]) => !nothing(it)));
+    return Object.fromEntries(entries.filter(([, it]) => !isNothing(it)));
   };
   const kept = <T extends { Condition?: string }>(section: Record<string, T>): Record<string, T> => {
-    const found = Object.entries<any>(section).filter(([, it]) => !it.Condition || holds({ Condition: it.Condition }));
+    const found = Object.entries<any>(section).filter(([, it]) => !it.Condition || holds(template, values, it.Condition));
     return Object.fromEntries(found.map(([name, { Condition: _, Metadata: __, ...it }]) => [name, decide(it)]));
   };
   return { Transform, Parameters, Resources: kept(Resources), Outputs: kept(Outputs) };
+}
+
+/** Whether a condition of the template holds for these values. */
+function holds(template: SamTemplate, values: Values, name: string): boolean {
+  const value = (node: any) => String(node?.Ref ? values[node.Ref] : node);
+  const evaluate = (condition: any): boolean => {
+    const [[operator, operand]] = Object.entries<any>(condition) as [[string, any]];
+    if (operator === 'Condition') return holds(template, values, operand);
+    if (operator === 'Fn::Equals') return value(operand[0]) === value(operand[1]);
+    if (operator === 'Fn::Not') return !evaluate(operand[0]);
+    if (operator === 'Fn::And') return operand.every(evaluate);
+    if (operator === 'Fn::Or') return operand.some(evaluate);
+    throw new Error(`the condition ${name} uses ${operator}; Condition, Fn::Equals, Fn::Not, Fn::And and Fn::Or are understood`);
+  };
+  return evaluate(template.Conditions[name]);
 }
 
 /** The property's name for a parameter's: `exemptionTag` for `ExemptionTag`. */
