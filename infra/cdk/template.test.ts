@@ -70,6 +70,33 @@ describe('a property is refused', () => {
   });
 });
 
+describe('conditions decide which resources there are', () => {
+  const always = Object.keys(template.Resources).filter((it) => !template.Resources[it]!.Condition);
+  const results = ['ResultEventBus', 'ResultRule', 'ResultTopic', 'ResultTopicPolicy'];
+  const byDefault = ['AlarmTopic', 'AlarmTopicPolicy', 'Board', 'NoSweepAlarm'];
+  test.each<[ImdsEnforcerProps, string[]]>([
+    [{}, byDefault],
+    [{ resultEmail: 'security@example.com', resultBusArn: 'arn:aws:events:us-east-1:444455556666:event-bus/all' }, byDefault],
+    [{ resultBus: 'security' }, [...byDefault, ...results]],
+    [{ resultBus: 'security', resultEmail: 'security@example.com' }, [...byDefault, ...results, 'ResultSubscription']],
+    [{ alarmEmail: 'security@example.com' }, [...byDefault, 'AlarmSubscription']],
+    [{ sweep: false, dashboard: false, alarmTopicArn: 'arn:aws:sns:us-east-1:111122223333:security' }, []],
+  ])('with %j', (props, conditional) => {
+    const { Resources } = settled(template, valuesOf(template, props));
+    expect(Object.keys(Resources).sort()).toEqual([...always, ...conditional].sort());
+  });
+
+  test('and what stands in these', () => {
+    const names = (props: ImdsEnforcerProps) => {
+      const { FunctionRole } = settled(template, valuesOf(template, props)).Resources;
+      return (FunctionRole!.Properties.Policies as { PolicyName: string }[]).map((it) => it.PolicyName);
+    };
+    expect(names({})).toEqual(['Describe', 'RequireTokens', 'Log', 'Queues']);
+    expect(names({ mode: 'observe', xRay: true })).toEqual(['Describe', 'Log', 'Queues', 'Trace']);
+    expect(names({ sweepGraceDays: 1, resultBus: 'security' })).toEqual(['Describe', 'RequireTokens', 'Log', 'Queues', 'CountUse', 'PublishResults']);
+  });
+});
+
 describe('the template is included as it is', () => {
   /** A template's part with values in place of parameters. */
   function substituted(node: any, values: Values): any {
