@@ -67,10 +67,14 @@ deny: $(CARGO_DENY) ## Check licences, bans and sources of the dependencies
 advisories: $(CARGO_DENY) ## Check the dependencies against the RustSec database, which is fetched from GitHub
 	.tools/bin/cargo-deny --locked check advisories
 
+# The one release build: SAM, the CDK and the benchmarks take it, or share its folder, profile and flags.
+ARCHITECTURE ?= x86_64
+LAMBDA_BUILD = PATH="$$PWD/$(VENV)/bin:$$PATH" cargo lambda build --release --locked --target $(ARCHITECTURE:arm64=aarch64)-unknown-linux-gnu.2.26
+
 .PHONY: package
-package: rust $(VENV)/installed ## Build the zip for Lambda, x86_64 with glibc 2.26 or newer
-	PATH="$$PWD/$(VENV)/bin:$$PATH" cargo lambda build --release --locked --bin imds-enforcer --target x86_64-unknown-linux-gnu.2.26
-	@$(VENV)/bin/python infra/package.py target/lambda/imds-enforcer/bootstrap target/imds-enforcer.zip
+package: rust $(VENV)/installed ## Build the zip for Lambda, with glibc 2.26 or newer, for ARCHITECTURE=x86_64 or arm64
+	$(LAMBDA_BUILD) --bin imds-enforcer
+	@$(VENV)/bin/python infra/package.py target/lambda/imds-enforcer target/imds-enforcer
 
 .PHONY: deploy
 deploy: rust $(VENV)/installed ## Build and deploy the stack with SAM, which asks for every parameter

@@ -1,34 +1,21 @@
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { App, Stack } from 'aws-cdk-lib';
 import { Match, Template } from 'aws-cdk-lib/assertions';
 import * as ec2 from 'aws-cdk-lib/aws-ec2';
+import * as events from 'aws-cdk-lib/aws-events';
 import * as iam from 'aws-cdk-lib/aws-iam';
 import * as kms from 'aws-cdk-lib/aws-kms';
-import * as lambda from 'aws-cdk-lib/aws-lambda';
 import * as sns from 'aws-cdk-lib/aws-sns';
 import { runSimulation, type Simulation } from '@cloud-copilot/iam-simulate';
 import { describe, expect, test } from 'vitest';
-import { ACKNOWLEDGED, makeApp } from './app.js';
+import { ACKNOWLEDGED, createApp } from './app.js';
 import { ImdsEnforcer, ImdsEnforcerProps } from './imds-enforcer.js';
+import { anyCode, synthesize } from './stand.js';
 
-/** Code that need not be built: what it is does not matter to a template. */
-function anyCode(): lambda.Code {
-  const folder = mkdtempSync(join(tmpdir(), 'bootstrap-'));
-  writeFileSync(join(folder, 'bootstrap'), 'stands for the binary');
-  return lambda.Code.fromAsset(folder);
-}
-
-function synthesize(props: (stack: Stack) => ImdsEnforcerProps = () => ({})): Template {
-  const stack = new Stack(new App(), 'Stack');
-  new ImdsEnforcer(stack, 'ImdsEnforcer', { code: anyCode(), ...props(stack) });
-  return Template.fromStack(stack);
-}
-
-/** What cdk-nag finds in the app, by rule: the synthesis then fails, and leaves a report. */
+/** The findings of cdk-nag in the app, by rule: the synthesis then fails, and leaves a report. */
 function findings(acknowledged: typeof ACKNOWLEDGED): string[] {
-  const app = makeApp(() => ({ code: anyCode() }), acknowledged);
+  const app = createApp(() => ({ code: anyCode() }), acknowledged);
   try {
     app.synth();
   } catch (error) {
@@ -48,26 +35,29 @@ describe('cdk-nag', () => {
   });
 });
 
-test('the template is as its snapshot says', () => {
-  const template = synthesize().toJSON();
-  const [code] = Object.values<any>(template.Resources).filter((it) => it.Type === 'AWS::Lambda::Function');
-  code.Properties.Code = 'the asset';
-  expect(template).toMatchSnapshot();
+test('the stack of the app has the outputs of the template, under their names', () => {
+  const { Outputs } = createApp(() => ({ code: anyCode() })).synth().getStackByName('imds-enforcer-cdk').template;
+  expect(Object.keys(Outputs).sort()).toEqual([
+    'AlarmTopicArn', 'ApiCallRuleName', 'DeadLetterQueueArn', 'DeadLetterQueueUrl', 'FunctionArn', 'FunctionName', 'LogGroupName',
+    'RoleArn', 'StateChangeQueueArn', 'StateChangeQueueUrl', 'StateChangeRuleName', 'SweepRuleName',
+  ]);
 });
 
 describe("a team's own", () => {
-  test('key encrypts queues, topic and log, and the role may use it', () => {
-    const template = synthesize((stack) => ({ key: new kms.Key(stack, 'Key') }));
+  test('key encrypts queues, topics and log, and the role may use it', () => {
+    const template = synthesize((stack) => ({ key: new kms.Key(stack, 'Key'), resultBus: 'security' }));
     const ofKey = { 'Fn::GetAtt': [Match.stringLikeRegexp('^Key'), 'Arn'] };
     template.allResourcesProperties('AWS::SQS::Queue', { KmsMasterKeyId: ofKey, SqsManagedSseEnabled: Match.absent() });
-    template.hasResourceProperties('AWS::SNS::Topic', { KmsMasterKeyId: ofKey });
+    template.resourceCountIs('AWS::SNS::Topic', 2);
+    template.allResourcesProperties('AWS::SNS::Topic', { KmsMasterKeyId: ofKey });
     template.hasResourceProperties('AWS::Logs::LogGroup', { KmsKeyId: ofKey });
+    const statement = Match.objectLike({ Action: ['kms:Decrypt', 'kms:GenerateDataKey'], Resource: ofKey });
     template.hasResourceProperties('AWS::IAM::Role', {
-      Policies: Match.arrayWith([Match.objectLike({ PolicyName: 'Key' })]),
+      Policies: Match.arrayWith([{ PolicyName: 'Key', PolicyDocument: Match.objectLike({ Statement: [statement] }) }]),
     });
   });
 
-  test('topic gets the alarms in place of one that is made', () => {
+  test('topic gets the alarms in place of one that is created', () => {
     const arn = 'arn:aws:sns:us-east-1:111122223333:security';
     const template = synthesize((stack) => ({ alarmTopic: sns.Topic.fromTopicArn(stack, 'Topic', arn) }));
     template.resourceCountIs('AWS::SNS::Topic', 0);
@@ -77,7 +67,12 @@ describe("a team's own", () => {
 
   test('VPC is what the function runs in, and the role may join it', () => {
     const template = synthesize((stack) => ({ vpc: new ec2.Vpc(stack, 'Vpc') }));
-    template.hasResourceProperties('AWS::Lambda::Function', { VpcConfig: Match.objectLike({ SubnetIds: Match.anyValue() }) });
+    template.hasResourceProperties('AWS::Serverless::Function', {
+      VpcConfig: {
+        SubnetIds: Match.arrayEquals([{ Ref: Match.stringLikeRegexp('^VpcPrivate') }, { Ref: Match.stringLikeRegexp('^VpcPrivate') }]),
+        SecurityGroupIds: [{ 'Fn::GetAtt': [Match.stringLikeRegexp('SecurityGroup'), 'GroupId'] }],
+      },
+    });
     template.hasResourceProperties('AWS::IAM::Role', {
       Policies: Match.arrayWith([Match.objectLike({ PolicyName: 'Network' })]),
     });
@@ -90,13 +85,33 @@ describe("a team's own", () => {
     }));
     template.hasResourceProperties('AWS::IAM::Role', { PermissionsBoundary: arn });
   });
+
+  test('bus gets the results, and the role may put events there alone', () => {
+    const template = synthesize((stack) => ({ resultEventBus: new events.EventBus(stack, 'Bus') }));
+    const arn = { 'Fn::GetAtt': [Match.stringLikeRegexp('^Bus'), 'Arn'] };
+    template.resourceCountIs('AWS::Events::EventBus', 1);
+    template.hasResourceProperties('AWS::Serverless::Function', { Environment: { Variables: Match.objectLike({ IMDS_RESULT_BUS: arn }) } });
+    const statement = Match.objectLike({ Action: 'events:PutEvents', Resource: arn });
+    template.hasResourceProperties('AWS::IAM::Role', {
+      Policies: Match.arrayWith([{ PolicyName: 'PublishResults', PolicyDocument: Match.objectLike({ Statement: [statement] }) }]),
+    });
+  });
+
+  test('resource is not given twice', () => {
+    const kmsKeyArn = 'arn:aws:kms:us-east-1:111122223333:key/1';
+    const twice = () => synthesize((stack) => ({ key: new kms.Key(stack, 'Key'), kmsKeyArn }));
+    expect(twice).toThrow('kmsKeyArn and the resource itself are given; give one of them');
+  });
 });
 
 test('two of them in one stack do not collide', () => {
   const stack = new Stack(new App(), 'Stack');
   new ImdsEnforcer(stack, 'One', { code: anyCode() });
   new ImdsEnforcer(stack, 'Two', { code: anyCode(), mode: 'observe' });
-  Template.fromStack(stack).resourceCountIs('AWS::Lambda::Function', 2);
+  const template = Template.fromStack(stack);
+  template.resourceCountIs('AWS::Serverless::Function', 2);
+  const modes = Object.values(template.findResources('AWS::Serverless::Function')).map((it) => it.Properties.Environment.Variables.IMDS_MODE);
+  expect(modes.sort()).toEqual(['enforce', 'observe']);
 });
 
 test('in observe mode the role can not write', () => {
@@ -106,6 +121,7 @@ test('in observe mode the role can not write', () => {
 
 describe('the role, stolen,', () => {
   const ACCOUNT = '111122223333';
+  const PSEUDO: Record<string, string> = { 'AWS::Partition': 'aws', 'AWS::Region': 'us-east-1', 'AWS::AccountId': ACCOUNT };
   const instance = (region = 'us-east-1', account = ACCOUNT) => `arn:aws:ec2:${region}:${account}:instance/i-1a2b3c4d`;
 
   const bus = (name: string) => `arn:aws:events:us-east-1:${ACCOUNT}:event-bus/${name}`;
@@ -114,11 +130,12 @@ describe('the role, stolen,', () => {
   function resolved(value: any): any {
     if (Array.isArray(value)) return value.map(resolved);
     if (value === null || typeof value !== 'object') return value;
-    if (value.Ref === 'AWS::Partition') return 'aws';
+    if (value.Ref in PSEUDO) return PSEUDO[value.Ref];
     if (value['Fn::GetAtt']) {
       const [name] = value['Fn::GetAtt'];
       return name.includes('ResultEventBus') ? bus(name) : `arn:aws:sqs:us-east-1:${ACCOUNT}:${name}`;
     }
+    if (value['Fn::Sub']) return value['Fn::Sub'].replace(/\$\{(.+?)\}/g, (_: string, name: string) => PSEUDO[name]);
     if (value['Fn::Join']) return resolved(value['Fn::Join'][1]).join(value['Fn::Join'][0]);
     return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, resolved(inner)]));
   }

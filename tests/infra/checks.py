@@ -64,8 +64,8 @@ def properties(resources, name):
 def lint(template):
     """The errors and warnings of cfn-lint on the transformed template: on the raw one it misses most."""
     text = json.dumps(sam.transformed(template))
-    told = [it for it in lint_all(text) if not it.rule.id.startswith("I")]
-    return [f"cfn-lint {it.rule.id}: {it.message}" for it in told]
+    matches = [it for it in lint_all(text) if not it.rule.id.startswith("I")]
+    return [f"cfn-lint {it.rule.id}: {it.message}" for it in matches]
 
 
 def the_role_may_do_what_the_code_calls_and_nothing_else(resources):
@@ -152,6 +152,20 @@ def every_queue_and_topic_admits_only_these_rules(resources):
                 yield f"{name} is not admitted at its dead-letter queue"
 
 
+def alarms_are_alike(resources):
+    """The template must state for each alarm what all have in common."""
+    topic = "${AlarmTopic}" if "AlarmTopic" in resources else properties(resources, "DeadLetterAlarm")["AlarmActions"][0]
+    common = {"AlarmActions": [topic], "ComparisonOperator": "GreaterThanThreshold", "TreatMissingData": "notBreaching"}
+    # The only alarm that fires for want of data.
+    without_data = {"ComparisonOperator": "LessThanThreshold", "TreatMissingData": "breaching"}
+    for name, alarm in of_type(resources, "AWS::CloudWatch::Alarm").items():
+        for key, value in (common | without_data if name == "NoSweepAlarm" else common).items():
+            if alarm["Properties"].get(key) != value:
+                yield f"{key} of {name} is {alarm['Properties'].get(key)}, not {value}"
+        if not alarm["Properties"].get("AlarmDescription", "").startswith("imds-enforcer - "):
+            yield f"the description of {name} does not begin with the name of the project"
+
+
 def guard(resources):
     """The rules of `template.guard`."""
     rules = (pathlib.Path(__file__).parent / "template.guard").read_text()
@@ -167,6 +181,7 @@ CHECKS = [
     times_fit_one_another,
     nothing_is_lost,
     every_queue_and_topic_admits_only_these_rules,
+    alarms_are_alike,
     guard,
 ]
 

@@ -1,7 +1,7 @@
 """The stack, really deployed: to an emulator of AWS, with the real binary, at work on a local EC2.
 
-What the emulator has not is said where it is missed. Events of source `aws.ec2` can't be sent by
-anybody but AWS, so the way from a rule on is tried with twins of the rules that hear `test.ec2`.
+What the emulator lacks is said where it matters. Events of source `aws.ec2` can't be sent by
+anybody but AWS, so the way from a rule on is tried with twins of the rules that receive `test.ec2`.
 """
 
 import copy
@@ -21,7 +21,7 @@ EVENTS = {
 }
 INSTANCE_IDS = (f"i-0{number:016x}" for number in itertools.count(0xF0000))
 
-HEARD = {
+RECEIVED = {
     "ApiCallRuleName": {
         "RunInstances/already-required",
         "RunInstances/asks-for-optional",
@@ -43,7 +43,7 @@ HEARD = {
         "ModifyInstanceMetadataOptions/endpoint-enabled-without-tokens",
         "ModifyInstanceMetadataOptions/flat-parameters",
         "ModifyInstanceMetadataOptions/unknown-to-ec2",
-        "Other/another-region",  # a rule hears its own Region alone: EventBridge never offers it this one
+        "Other/another-region",  # a rule receives events of its own Region alone: EventBridge never offers it this one
     },
     "StateChangeRuleName": {"StateChange/pending", "StateChange/running"},
 }
@@ -84,14 +84,14 @@ def pattern(aws, stack, rule):
     return aws("events").describe_rule(Name=stack[rule])["EventPattern"]
 
 
-def hears(aws, event_pattern, event):
+def matches(aws, event_pattern, event):
     return aws("events").test_event_pattern(EventPattern=event_pattern, Event=json.dumps(event))["Result"]
 
 
-@pytest.mark.parametrize("rule", HEARD)
-def test_a_rule_hears_what_it_must_and_nothing_else(aws, stack, rule):
+@pytest.mark.parametrize("rule", RECEIVED)
+def test_a_rule_receives_what_it_must_and_nothing_else(aws, stack, rule):
     event_pattern = pattern(aws, stack, rule)
-    assert {name for name, event in EVENTS.items() if hears(aws, event_pattern, event)} == HEARD[rule]
+    assert {name for name, event in EVENTS.items() if matches(aws, event_pattern, event)} == RECEIVED[rule]
 
 
 def only_launches(detail):
@@ -111,14 +111,14 @@ def only_launches_with_ids(detail):
 def test_a_pattern_that_misses_an_event_is_found(aws, stack, seed):
     faulty = json.loads(pattern(aws, stack, "ApiCallRuleName"))
     seed(faulty["detail"])
-    heard = {name for name, event in EVENTS.items() if hears(aws, json.dumps(faulty), event)}
-    assert heard < HEARD["ApiCallRuleName"]
+    received = {name for name, event in EVENTS.items() if matches(aws, json.dumps(faulty), event)}
+    assert received < RECEIVED["ApiCallRuleName"]
 
 
-def test_near_misses_are_not_heard(aws, stack):
+def test_near_misses_are_not_received(aws, stack):
     downgrade = "ModifyInstanceMetadataOptions/downgrade-to-optional"
     nested = ("detail", "requestParameters", "ModifyInstanceMetadataOptionsRequest")
-    api_calls, state_changes = (pattern(aws, stack, rule) for rule in HEARD)
+    api_calls, state_changes = (pattern(aws, stack, rule) for rule in RECEIVED)
     for event in [
         changed("RunInstances/one", "source", to="aws.autoscaling"),
         changed("RunInstances/one", "detail-type", to="AWS Service Event via CloudTrail"),
@@ -128,12 +128,12 @@ def test_near_misses_are_not_heard(aws, stack):
         changed(downgrade, *nested, "HttpTokens", to="required"),
         changed("ModifyInstanceMetadataOptions/flat-parameters", "detail", "requestParameters", "httpTokens", to="required"),
     ]:
-        assert not hears(aws, api_calls, event), event["detail"]
+        assert not matches(aws, api_calls, event), event["detail"]
     for state in ["stopping", "stopped", "shutting-down", "terminated"]:
-        assert not hears(aws, state_changes, changed("StateChange/running", "detail", "state", to=state))
+        assert not matches(aws, state_changes, changed("StateChange/running", "detail", "state", to=state))
 
 
-def test_near_hits_are_heard(aws, stack):
+def test_near_hits_are_received(aws, stack):
     """One violator, no ids, no options in the event: whatever may leave an instance open comes through."""
     downgrade = "ModifyInstanceMetadataOptions/downgrade-to-optional"
     nested = ("detail", "requestParameters", "ModifyInstanceMetadataOptionsRequest")
@@ -152,7 +152,7 @@ def test_near_hits_are_heard(aws, stack):
         changed(downgrade, "detail", "requestParameters"),
         mixed,
     ]:
-        assert hears(aws, api_calls, event), event["detail"]
+        assert matches(aws, api_calls, event), event["detail"]
 
 
 def test_it_enforces_and_a_second_event_writes_nothing(aws, stack, local_ec2, instance_id):
@@ -189,7 +189,7 @@ def test_a_failure_is_tried_again_kept_and_can_be_sent_again(aws, stack, local_e
     eventually(lambda: local_ec2.tokens(instance_id) == "required", "the event that was sent again is looked after", 120)
 
 
-def test_what_a_rule_hears_goes_through_the_queue_to_the_function(aws, stack, local_ec2, instance_id):
+def test_what_a_rule_receives_goes_through_the_queue_to_the_function(aws, stack, local_ec2, instance_id):
     events = aws("events")
     twin = json.loads(pattern(aws, stack, "StateChangeRuleName")) | {"source": ["test.ec2"]}
     name = f"twin-of-{stack['StateChangeRuleName']}"

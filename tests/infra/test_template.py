@@ -23,6 +23,9 @@ def test_sam_validates_it():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+TOPIC = "arn:aws:sns:us-east-1:111122223333:security"
+BOUNDARY = "arn:aws:iam::111122223333:policy/boundary"
+
 # What is off by default, on.
 EVERYTHING = {"ExemptionTag": "imds-exemption", "SweepGraceDays": 14, "ResultBus": "security", "ResultEmail": "security@example.com"}
 
@@ -39,6 +42,7 @@ def test_nothing_is_wrong_with_it(parameters):
         {"Mode": "observe", **EVERYTHING},
         {"ResultBusArn": "arn:aws:events:us-east-1:444455556666:event-bus/security"},
         {"KmsKeyArn": "arn:aws:kms:us-east-1:111122223333:key/1"},
+        {"AlarmTopicArn": TOPIC, "PermissionsBoundaryArn": BOUNDARY},
         {"ApiCallEvents": "off", "StateChangeEvents": "off", "Sweep": "off"},
         {"AlarmEmail": "security@example.com", "ReservedConcurrency": 5, "Architecture": "arm64"},
     ],
@@ -67,6 +71,19 @@ def test_a_bus_of_another_account_is_only_sent_to():
     assert resources["Function"]["Properties"]["Environment"]["Variables"]["IMDS_RESULT_BUS"] == bus
     [statement] = [it for it in templates.statements(resources["FunctionRole"]) if it["Action"] == "events:PutEvents"]
     assert statement["Resource"] == bus
+
+
+def test_an_own_topic_takes_the_place_of_one_that_is_created():
+    resources = templates.resources(AlarmTopicArn=TOPIC, AlarmEmail="security@example.com")
+    assert not [name for name in resources if name.startswith("AlarmTopic")]
+    assert resources["AlarmSubscription"]["Properties"]["TopicArn"] == TOPIC
+    assert resources["ErrorAlarm"]["Properties"]["AlarmActions"] == [TOPIC]
+
+
+def test_a_permissions_boundary_bounds_the_role():
+    role = templates.resources(PermissionsBoundaryArn=BOUNDARY)["FunctionRole"]
+    assert role["Properties"]["PermissionsBoundary"] == BOUNDARY
+    assert "PermissionsBoundary" not in templates.resources()["FunctionRole"]["Properties"]
 
 
 def test_the_dashboard_shows_metrics_that_the_function_has():
@@ -148,6 +165,9 @@ SEEDED_FAULTS = {
     "topic of results open to all rules": lambda it: at(it, "ResultTopicPolicy")["PolicyDocument"]["Statement"][0].pop("Condition"),
     "messages lost": lambda it: at(it, "ResultRule")["Targets"][0].pop("DeadLetterConfig"),
     "sweep that spares without its permission": lambda it: policy(it, "CountUse").update(Action="cloudwatch:ListMetrics"),
+    "alarm without a topic": lambda it: at(it, "RefusedAlarm").pop("AlarmActions"),
+    "alarm that fires without data": lambda it: at(it, "ErrorAlarm").update(TreatMissingData="breaching"),
+    "missed sweep without an alarm": lambda it: at(it, "NoSweepAlarm").update(TreatMissingData="notBreaching"),
     "reference to nothing": lambda it: at(it, "AlarmTopicPolicy").update(Topics=[{"Ref": "Topic"}]),
 }
 

@@ -1,0 +1,21 @@
+/** What the tests of the construct share. */
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { App, Stack } from 'aws-cdk-lib';
+import { Template } from 'aws-cdk-lib/assertions';
+import * as lambda from 'aws-cdk-lib/aws-lambda';
+import { ImdsEnforcer, ImdsEnforcerProps } from './imds-enforcer.js';
+
+/** Code that need not be built: a template does not depend on it. */
+export function anyCode(): lambda.Code {
+  const folder = mkdtempSync(join(tmpdir(), 'bootstrap-'));
+  writeFileSync(join(folder, 'bootstrap'), 'stands for the binary');
+  return lambda.Code.fromAsset(folder);
+}
+
+export function synthesize(props: (stack: Stack) => ImdsEnforcerProps = () => ({})): Template {
+  const stack = new Stack(new App(), 'Stack');
+  new ImdsEnforcer(stack, 'ImdsEnforcer', { code: anyCode(), ...props(stack) });
+  return Template.fromStack(stack);
+}
