@@ -20,6 +20,7 @@ use local_ec2::model::Instance;
 use serde_json::{Value, json};
 
 use crate::harness::*;
+use crate::in_process::InProcess;
 use crate::samples::names;
 use crate::stand_in::python;
 
@@ -251,11 +252,11 @@ async fn no_bus_undoes_or_hides_an_enforcement() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_bus_that_hangs_does_not_keep_the_answer() {
     let bus = Bus { fault: Some(BusFault::Hangs), ..Bus::default() };
-    let ec2 = local_ec2(violators(3));
-    let mut enforcer = enforcer(&ec2).await;
+    let ec2 = InProcess::new(violators(3));
+    let mut enforcer = ec2.enforcer().await;
     enforcer.options.result_bus = Some(Box::new(bus.sdk().await));
     let end = tokio::time::Instant::now() + Duration::from_secs(2);
     let report = report(enforcer.handle(&run_instances((0..3).map(id)), end).await);
