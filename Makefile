@@ -29,7 +29,10 @@ rust:
 	@command -v cc > /dev/null || { echo "install a C compiler (on Debian: apt-get install build-essential)" >&2; exit 1; }
 
 .PHONY: demo
-demo: rust $(VENV)/installed ## Run the function on a local EC2 and show what becomes of every instance
+demo: rust ## Run the function on a local EC2 and show what becomes of every instance
+	@echo "Building: the first time takes some minutes, since the SDK for EC2 is large"
+	@$(MAKE) --no-print-directory $(VENV)/cargo-lambda & tools=$$!; trap 'kill $$tools 2> /dev/null || true' EXIT; \
+		cargo build --locked; wait $$tools
 	@PATH="$$PWD/$(VENV)/bin:$$PATH" exec $(VENV)/bin/python tests/demo.py
 
 .PHONY: test
@@ -118,6 +121,8 @@ BENCH := --locked --manifest-path benches/stand/Cargo.toml --target-dir target/b
 
 .PHONY: bench
 bench: package $(RIVALS)/installed ## Measure what the function costs, next to others, and write benches/results
+	$(LAMBDA_BUILD) --example sdk-alone
+	@$(VENV)/bin/python infra/package.py target/lambda/sdk-alone target/sdk-alone
 	cargo build --release $(BENCH)
 	target/bench-stand/release/bench . $(RIVALS)/bin/python "$$($(RIVALS)/bin/python -m certifi)"
 	cargo bench $(BENCH) --bench micro
@@ -130,10 +135,15 @@ snapshots: $(VENV)/installed ## Write the snapshots anew after a change of answe
 clean: ## Remove all that was built or installed here
 	rm -rf target $(VENV) .tools infra/.aws-sam $(NODE_MODULES) infra/cdk/cdk.out
 
-$(VENV)/installed: tests/requirements.txt
+# What the demonstration and the package need of it, so that they need not wait for the rest.
+$(VENV)/cargo-lambda: tests/requirements.txt
 	@command -v $(PYTHON) > /dev/null || { echo "install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV) || { echo "install Python's venv module (on Debian: apt-get install python3-venv)" >&2; exit 1; }
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint $< cargo-lambda
+	touch $@
+
+$(VENV)/installed: $(VENV)/cargo-lambda
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	touch $@
 
 $(MINISTACK)/installed: tests/infra/ministack.txt

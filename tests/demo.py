@@ -2,7 +2,7 @@
 
 Starts the local EC2 (a stand-in, not EC2) and the real function binary under `cargo lambda watch`,
 sends the function samples from `events/` through `cargo lambda invoke`, twice, and ends both.
-Run it with `make demo`.
+Run it with `make demo`, which builds both.
 """
 
 import contextlib
@@ -51,13 +51,6 @@ def free_port():
         return server.getsockname()[1]
 
 
-def build():
-    """Builds what runs, with cargo's own progress: the SDK for EC2 takes minutes the first time."""
-    say(bold("Building (the first time takes about five minutes: the SDK for EC2 is large)"))
-    for package in ["local-ec2", "imds-enforcer"]:
-        subprocess.run(["cargo", "build", "--locked", "--package", package], cwd=ROOT, check=True)
-
-
 @contextlib.contextmanager
 def running(command, log, **variables):
     """A process in a session of its own, which ends with all that it started."""
@@ -90,10 +83,8 @@ def end(process, how):
 
 
 def wait_for(address, process, log):
-    """Waits until something listens at `address`."""
-    for _ in range(300):
-        if process.poll() is not None:
-            break
+    """Waits until something listens at `address`, as long as the process lives."""
+    while process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
             return
         time.sleep(0.1)
@@ -112,7 +103,7 @@ class LocalEc2:
     def ask(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.endpoint}/_local/{path}", data, method=method)
-        with self.opener.open(request, timeout=10) as response:
+        with self.opener.open(request, timeout=600) as response:
             return json.load(response)
 
     def instances(self):
@@ -171,7 +162,6 @@ def run(ec2, port, title):
 
 
 def main():
-    build()
     text = "".join((ROOT / "events" / f"{sample}.json").read_text() for sample in SAMPLES)
     fleet = [it for it in json.loads((ROOT / "tests/fleet.json").read_text()) if it["instance_id"] in text]
     ec2_port, port = free_port(), free_port()
@@ -221,7 +211,4 @@ def is_violator(instance):
 if __name__ == "__main__":
     for interruption in INTERRUPTIONS:
         signal.signal(interruption, lambda number, _: sys.exit(128 + number))
-    try:
-        main()
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"failed: {' '.join(map(str, error.cmd))}")
+    main()

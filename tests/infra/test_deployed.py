@@ -181,12 +181,12 @@ def test_a_failure_is_tried_again_kept_and_can_be_sent_again(aws, stack, local_e
         received = sqs.receive_message(QueueUrl=stack["DeadLetterQueueUrl"], MaxNumberOfMessages=10, VisibilityTimeout=1)
         return next((it for it in received.get("Messages", []) if instance_id in it["Body"]), None)
 
-    kept = json.loads(eventually(dead_letter, "the event is in the dead-letter queue", 120)["Body"])["requestPayload"]
+    kept = json.loads(eventually(dead_letter, "the event is in the dead-letter queue")["Body"])["requestPayload"]
     assert kept == launch(instance_id)
 
     local_ec2.put(instance_id)
     sqs.send_message(QueueUrl=stack["StateChangeQueueUrl"], MessageBody=json.dumps(kept))
-    eventually(lambda: local_ec2.tokens(instance_id) == "required", "the event that was sent again is looked after", 120)
+    eventually(lambda: local_ec2.tokens(instance_id) == "required", "the event that was sent again is looked after")
 
 
 def test_what_a_rule_receives_goes_through_the_queue_to_the_function(aws, stack, local_ec2, instance_id):
@@ -203,7 +203,7 @@ def test_what_a_rule_receives_goes_through_the_queue_to_the_function(aws, stack,
     for state in ["terminated", "running"]:
         detail = json.dumps({"instance-id": instance_id, "state": state})
         assert events.put_events(Entries=[entry | {"Detail": detail}])["FailedEntryCount"] == 0
-    eventually(lambda: local_ec2.tokens(instance_id) == "required", "the state change is looked after", 120)
+    eventually(lambda: local_ec2.tokens(instance_id) == "required", "the state change is looked after")
     events.remove_targets(Rule=name, Ids=["twin"])
 
 

@@ -177,7 +177,7 @@ async fn cell(row: &Row, times: Option<u32>, kind: &str, event: &str, named: &[S
     let cell = format!("{kind}, {}: {} {times:?}", row.action, row.name);
     let ec2 = InProcess::new(instances());
     row.inject(&mut ec2.model(), times);
-    let enforcer = ec2.enforcer(Mode::Enforce).await;
+    let enforcer = ec2.enforcer(defaults(Mode::Enforce)).await;
 
     let end = Instant::now() + TIME_OUT;
     let first = run(enforcer.handle(event, end).await);

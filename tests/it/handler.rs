@@ -1,11 +1,11 @@
 //! The handler, with the real SDK, on a local EC2 that has nothing to hide.
 
-use std::time::Duration;
-
-use imds_enforcer::enforce::{Answer, Settings};
+use imds_enforcer::config::Mode;
+use imds_enforcer::enforce::Answer;
 use local_ec2::model::{Instance, MetadataOptions};
 
 use crate::harness::*;
+use crate::in_process::InProcess;
 
 #[tokio::test]
 async fn three_violators_cost_one_describe_and_three_modifies() {
@@ -162,20 +162,19 @@ async fn a_new_instance_is_waited_for() {
     assert_eq!(count(&ec2, DESCRIBE), 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn while_one_instance_is_waited_for_another_is_enforced() {
     let mut instances = violators(2);
     instances[1].invisible_for_calls = 1;
-    let ec2 = local_ec2(instances);
-    let settings = Settings { waits: vec![Duration::from_millis(500)], ..settings() };
-    let enforcer = enforcer(&ec2, settings).await;
-    let event = run_instances((0..2).map(id));
-    let (answer, enforced_meanwhile) = tokio::join!(enforcer.handle(&event, in_a_minute()), async {
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        count(&ec2, MODIFY)
-    });
-    assert_eq!(enforced_meanwhile, 1);
-    assert_eq!(report(answer).counts.enforced, 2);
+    let ec2 = InProcess::new(instances);
+    let report =
+        report(ec2.enforcer(defaults(Mode::Enforce)).await.handle(&run_instances((0..2).map(id)), in_a_minute()).await);
+    assert_eq!(report.counts.enforced, 2);
+    let model = ec2.model();
+    let calls: Vec<_> =
+        model.calls.iter().map(|call| (call.action.as_str(), call.parameters.get("InstanceId"))).collect();
+    let (first, second) = (id(0), id(1));
+    assert_eq!(calls, [(DESCRIBE, None), (MODIFY, Some(&*first)), (DESCRIBE, None), (MODIFY, Some(&*second))]);
 }
 
 #[tokio::test]

@@ -10,13 +10,12 @@ use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, S
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use imds_enforcer::aws::ec2::SdkEc2;
-use imds_enforcer::config::Mode;
-use imds_enforcer::enforce::Enforcer;
+use imds_enforcer::enforce::{Enforcer, Settings};
 use local_ec2::exchange::{Reply, reply};
 use local_ec2::model::{Instance, Model};
 use tokio::time::Instant;
 
-use crate::harness::{MODIFY, clock, defaults, sdk_config};
+use crate::harness::{MODIFY, clock, sdk_config};
 
 /// What EC2 takes to answer, about.
 const LATENCY: Duration = Duration::from_millis(150);
@@ -39,15 +38,15 @@ impl InProcess {
         self.0.lock().unwrap()
     }
 
-    /// The function as the binary has it, in this mode.
-    pub(crate) async fn enforcer(&self, mode: Mode) -> Enforcer<SdkEc2> {
+    /// The function with these settings.
+    pub(crate) async fn enforcer(&self, settings: Settings) -> Enforcer<SdkEc2> {
         let connector = SharedHttpConnector::new(self.clone());
         let config = sdk_config()
             .time_source(Clock::default())
             .http_client(http_client_fn(move |_, _| connector.clone()))
             .load()
             .await;
-        Enforcer::new(SdkEc2::new(&config), clock, defaults(mode))
+        Enforcer::new(SdkEc2::new(&config), clock, settings)
     }
 
     /// How many calls of an action there were, and how many of these EC2 throttled.

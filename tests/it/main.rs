@@ -23,6 +23,7 @@ mod process;
 mod property;
 mod results;
 mod roots;
+mod runtime_api;
 mod samples;
 mod scale;
 mod soak;

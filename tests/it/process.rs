@@ -1,17 +1,19 @@
 //! The real binary as a process: under AWS's own Runtime API, the Runtime Interface Emulator.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use local_ec2::fault::{Fault, Kind};
 use serde_json::Value;
 
 use crate::harness::*;
+use crate::runtime_api;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_imds-enforcer");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_imds-enforcer");
 
 /// The function under the Runtime Interface Emulator. It ends when dropped.
 pub(crate) struct Function {
@@ -31,29 +33,20 @@ impl Function {
         let (port, runtime_api) = (free_port(), free_port());
         let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
         let output = File::create(&log).unwrap();
-        let emulator = Command::new(emulator())
+        let emulator = function_command(emulator(), endpoint)
             .args(["--runtime-interface-emulator-address", &format!("127.0.0.1:{port}")])
             .args(["--runtime-api-address", &format!("127.0.0.1:{runtime_api}")])
             .arg(binary)
-            .envs([("AWS_REGION", REGION), ("AWS_ENDPOINT_URL_EC2", endpoint)])
-            .envs([("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "not-a-secret")])
-            .envs([
-                ("AWS_CONFIG_FILE", "/dev/null"),
-                ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
-                ("NO_PROXY", "127.0.0.1"),
-            ])
-            .env_remove("AWS_PROFILE")
-            .env_remove("SSL_CERT_DIR")
-            .env_remove("SSL_CERT_FILE")
+            .env("AWS_LAMBDA_FUNCTION_TIMEOUT", "900")
             .envs(variables.iter().copied())
             .stderr(output.try_clone().unwrap())
             .stdout(output)
             .spawn()
             .unwrap();
-        let function = Self { emulator, port, log };
-        let begin = Instant::now();
+        let mut function = Self { emulator, port, log };
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(30), "the emulator listens: {}", function.log());
+            let ended = function.emulator.try_wait().unwrap();
+            assert!(ended.is_none(), "the emulator listens, {ended:?}: {}", function.log());
             std::thread::sleep(Duration::from_millis(20));
         }
         function
@@ -77,9 +70,7 @@ impl Function {
 
     /// A line of `/proc/…/status` of the function, in KiB: `VmRSS`, or at the most `VmHWM`.
     pub(crate) fn memory_kib(&self, line: &str) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let value = status.lines().find_map(|it| it.strip_prefix(line)?.strip_prefix(':')).unwrap();
-        value.trim().trim_end_matches(" kB").parse().unwrap()
+        memory_kib(self.pid(), line)
     }
 
     /// What emulator and function have written so far.
@@ -89,7 +80,7 @@ impl Function {
 
     /// The lines of the log that are the function's.
     fn lines(&self) -> Vec<Value> {
-        self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        json_lines(&self.log())
     }
 }
 
@@ -98,6 +89,33 @@ impl Drop for Function {
         drop(self.emulator.kill());
         drop(self.emulator.wait());
     }
+}
+
+/// A program that is the function or starts it, with the environment of one whose EC2 is at
+/// `endpoint` and whose machine has nothing configured for AWS.
+pub(crate) fn function_command(program: impl AsRef<OsStr>, endpoint: &str) -> Command {
+    let mut command = Command::new(program);
+    command
+        .envs([("AWS_REGION", REGION), ("AWS_ENDPOINT_URL_EC2", endpoint)])
+        .envs([("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "not-a-secret")])
+        .envs([("AWS_CONFIG_FILE", "/dev/null"), ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")])
+        .env("NO_PROXY", "127.0.0.1")
+        .env_remove("AWS_PROFILE")
+        .env_remove("SSL_CERT_DIR")
+        .env_remove("SSL_CERT_FILE");
+    command
+}
+
+/// A line of `/proc/…/status` of a process, in KiB.
+pub(crate) fn memory_kib(pid: u32, line: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let value = status.lines().find_map(|it| it.strip_prefix(line)?.strip_prefix(':')).unwrap();
+    value.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// The lines of a log that are JSON, which leaves out the emulator's.
+pub(crate) fn json_lines(log: &str) -> Vec<Value> {
+    log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// The emulator, as aws-sam-cli brings it.
@@ -253,38 +271,47 @@ fn a_failed_warm_up_is_logged_and_harmless() {
 }
 
 #[test]
-fn near_its_time_out_it_answers_in_time() {
+fn before_its_deadline_has_passed_it_answers_what_is_not_done() {
     let ec2 = local_ec2(violators(30));
-    let late = Kind::Delay { milliseconds: 1500 };
-    ec2.model().faults.add(Fault {
-        action: MODIFY.to_owned(),
-        instance_id: None,
-        times: None,
-        after_effect: false,
-        kind: late,
-    });
-    let function = Function::start("deadline", &ec2.endpoint(), &[("AWS_LAMBDA_FUNCTION_TIMEOUT", "4")]);
-    let answer = function.invoke(&run_instances((0..30).map(id)));
+    ec2.model().faults.add(fault(MODIFY, None, None, Kind::Hang { milliseconds: 3_600_000 }));
+    let mut function = runtime_api::Function::start("deadline", &ec2.endpoint());
+    let event = run_instances((0..30).map(id));
+    let answer = function.invoke(&event, Duration::from_secs(4));
     assert_eq!(answer["errorType"], "EnforcementIncomplete", "{answer}");
-    assert!(answer["errorMessage"].as_str().unwrap().contains("DeadlineExceeded"), "{answer}");
+    let message = answer["errorMessage"].as_str().unwrap();
+    assert!(message.contains("30 of 30 instances failed") && message.contains("DeadlineExceeded"), "{answer}");
     ec2.model().faults.clear();
-    assert_eq!(function.invoke(&run_instances((0..30).map(id)))["counts"]["failed"], 0);
+    assert_eq!(function.invoke(&event, Duration::from_hours(1))["counts"]["enforced"], 30);
     assert!((0..30).all(|n| ec2.model().instances[&id(n)].metadata_options.http_tokens == "required"));
 }
 
 /// A launch has at most a thousand instances; this is what nobody sends, and a function of 128 MB
-/// has to survive.
+/// has to survive. EC2 describes fewer of them a second than there are time for, so the deadline
+/// ends it.
 #[test]
-fn an_event_of_a_hundred_thousand_ids_is_answered_in_time_and_in_bounded_memory() {
+fn an_event_of_a_hundred_thousand_ids_takes_bounded_memory_log_answer_and_calls() {
+    const IDS: usize = 100_000;
     let ec2 = local_ec2([]);
-    let function = Function::start("hostile", &ec2.endpoint(), &[("AWS_LAMBDA_FUNCTION_TIMEOUT", "10")]);
-    let event = run_instances((0..100_000).map(|n| format!("i-{n:08x}")));
+    let mut function = runtime_api::Function::start("hostile", &ec2.endpoint());
+    let event = run_instances((0..IDS).map(|n| format!("i-{n:08x}")));
     assert!(event.len() > 1_000_000);
-    let answer = function.invoke(&event);
+    let answer = function.invoke(&event, Duration::from_secs(4));
     assert_eq!(answer["errorType"], "EnforcementIncomplete", "{answer}");
     assert!(answer["errorMessage"].as_str().unwrap().contains("100000 of 100000 instances failed"));
+    assert!(answer.to_string().len() < 100_000, "{} bytes are answered", answer.to_string().len());
+
     let peak = function.memory_kib("VmHWM");
     assert!(peak < 96 * 1024, "{peak} KiB at the most");
+    assert_eq!(count(&ec2, MODIFY), 0);
+    assert!(count(&ec2, DESCRIBE) <= IDS.div_ceil(200), "{} calls", count(&ec2, DESCRIBE));
+
+    let log = function.log();
+    println!("{} lines, {} bytes, {peak} KiB, {} calls", log.lines().count(), log.len(), count(&ec2, DESCRIBE));
+    assert_eq!(function.lines().len(), log.lines().count(), "nothing but lines of JSON");
+    assert!(log.lines().count() <= IDS + 4, "{} lines", log.lines().count());
+    assert!(log.len() <= 1000 * IDS, "{} bytes", log.len());
+    let longest = log.lines().map(str::len).max().unwrap();
+    assert!(longest <= 64 * 1024, "a line has {longest} bytes");
 }
 
 #[test]
@@ -300,8 +327,8 @@ fn bad_configuration_keeps_it_from_starting() {
     ] {
         let output = run_binary(&[api, ("AWS_REGION", REGION), (variable, value)]);
         assert!(!output.status.success());
-        let told = String::from_utf8(output.stdout).unwrap();
-        assert!([variable, value, allowed].iter().all(|part| told.contains(part)), "{told}");
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!([variable, value, allowed].iter().all(|part| printed.contains(part)), "{printed}");
     }
     let without_api = run_binary(&[("AWS_REGION", REGION)]);
     assert!(

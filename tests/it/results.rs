@@ -21,6 +21,7 @@ use local_ec2::model::Instance;
 use serde_json::{Value, json};
 
 use crate::harness::*;
+use crate::in_process::InProcess;
 use crate::samples::names;
 use crate::stand_in::python;
 
@@ -264,11 +265,11 @@ async fn no_bus_undoes_or_hides_an_enforcement() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_bus_that_hangs_does_not_keep_the_answer() {
     let bus = Bus::with(BusFault::Hangs);
-    let ec2 = local_ec2(violators(3));
-    let enforcer = bus.enforcer(&ec2, Mode::Enforce).await;
+    let ec2 = InProcess::new(violators(3));
+    let enforcer = ec2.enforcer(bus.settings(Mode::Enforce).await).await;
     let end = tokio::time::Instant::now() + Duration::from_secs(2);
     let report = report(enforcer.handle(&run_instances((0..3).map(id)), end).await);
     assert!(tokio::time::Instant::now() < end);

@@ -14,7 +14,7 @@ use crate::in_process::InProcess;
 /// Invokes until nothing is left, as Lambda's retries and the schedule do, each time with a
 /// time-out. The reports, of which the last is complete.
 async fn invoke_until_done(ec2: &InProcess, event: &str, time_out: Duration) -> Vec<Report> {
-    let enforcer = ec2.enforcer(Mode::Enforce).await;
+    let enforcer = ec2.enforcer(defaults(Mode::Enforce)).await;
     let mut reports = Vec::new();
     loop {
         let end = Instant::now() + time_out;
@@ -34,7 +34,8 @@ async fn a_thousand_violators_take_what_the_bucket_allows_and_next_to_no_call_is
     let ec2 = InProcess::new(violators(1000));
     let begin = Instant::now();
     let end = begin + Duration::from_mins(10);
-    let report = report(ec2.enforcer(Mode::Enforce).await.handle(&run_instances((0..1000).map(id)), end).await);
+    let report =
+        report(ec2.enforcer(defaults(Mode::Enforce)).await.handle(&run_instances((0..1000).map(id)), end).await);
     let took = begin.elapsed().as_secs_f64();
     assert_eq!(report.counts.enforced, 1000);
     assert!(took <= 1.15 * (1000.0 - 100.0) / 5.0, "{took} s");
@@ -56,7 +57,7 @@ async fn a_bucket_that_others_use_too_is_shared_with_them() {
             refused.update(|it| it + usize::from(!take(&ec2)));
         }
     };
-    let enforcer = ec2.enforcer(Mode::Enforce).await;
+    let enforcer = ec2.enforcer(defaults(Mode::Enforce)).await;
     let event = run_instances((0..600).map(id));
     let begin = Instant::now();
     let answer = tokio::select! {
@@ -78,7 +79,7 @@ async fn a_bucket_that_others_use_too_is_shared_with_them() {
 #[tokio::test(start_paused = true)]
 async fn a_burst_of_a_thousand_state_changes_costs_few_describes() {
     let ec2 = InProcess::new(violators(1000));
-    let enforcer = ec2.enforcer(Mode::Enforce).await;
+    let enforcer = ec2.enforcer(defaults(Mode::Enforce)).await;
     for batch in (0..1000).collect::<Vec<_>>().chunks(100) {
         let names: Vec<_> = batch.iter().map(ToString::to_string).collect();
         let messages = names.iter().zip(batch).map(|(name, n)| (name.as_str(), running(&id(*n))));
@@ -109,7 +110,7 @@ async fn what_a_short_time_out_leaves_its_retries_finish_and_nothing_is_written_
 async fn a_sweep_reports_that_it_had_not_come_to_the_end() {
     let ec2 = InProcess::new(violators(5000));
     let end = Instant::now() + Duration::from_mins(1);
-    let report = report(ec2.enforcer(Mode::Enforce).await.handle(&sample("ScheduledEvent/rule"), end).await);
+    let report = report(ec2.enforcer(defaults(Mode::Enforce)).await.handle(&sample("ScheduledEvent/rule"), end).await);
     assert!(report.counts.enforced >= 370, "{report}");
     let error = report.error.as_ref().unwrap();
     assert_eq!((error.code.as_str(), error.retryable), ("DeadlineExceeded", true));
@@ -123,7 +124,9 @@ async fn a_sweep_writes_while_pages_still_come() {
     ec2.model().latency = Duration::from_secs(2);
     let end = Instant::now() + Duration::from_mins(15);
     assert_eq!(
-        report(ec2.enforcer(Mode::Enforce).await.handle(&sample("ScheduledEvent/rule"), end).await).counts.enforced,
+        report(ec2.enforcer(defaults(Mode::Enforce)).await.handle(&sample("ScheduledEvent/rule"), end).await)
+            .counts
+            .enforced,
         3000
     );
     let actions: Vec<_> = ec2.model().calls.iter().map(|call| call.action.clone()).collect();
@@ -134,7 +137,7 @@ async fn a_sweep_writes_while_pages_still_come() {
 #[tokio::test(start_paused = true)]
 async fn a_sweep_lists_no_more_than_a_report_has_room_for_and_logs_every_instance() {
     let ec2 = InProcess::new(violators(2500));
-    let enforcer = ec2.enforcer(Mode::Observe).await;
+    let enforcer = ec2.enforcer(defaults(Mode::Observe)).await;
     collect_log();
     let report = report(enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await);
     assert_eq!((report.counts.would_enforce, report.instances.len(), report.unlisted), (2500, LISTED, 2500 - LISTED));
@@ -154,7 +157,8 @@ async fn a_launch_of_hundreds_that_are_not_ready_yet_is_enforced_in_one_invocati
     }
     let ec2 = InProcess::new(instances);
     let end = Instant::now() + Duration::from_mins(5);
-    let report = report(ec2.enforcer(Mode::Enforce).await.handle(&run_instances((0..200).map(id)), end).await);
+    let report =
+        report(ec2.enforcer(defaults(Mode::Enforce)).await.handle(&run_instances((0..200).map(id)), end).await);
     assert_eq!(report.counts.enforced, 200);
 }
 
@@ -164,7 +168,7 @@ async fn after_a_storm_of_errors_the_next_invocation_retries_as_ever() {
     let ec2 = InProcess::new(violators(200));
     let kind = error("InternalError", 500);
     ec2.model().faults.add(fault(MODIFY, None, None, kind.clone()));
-    let enforcer = ec2.enforcer(Mode::Enforce).await;
+    let enforcer = ec2.enforcer(defaults(Mode::Enforce)).await;
     let first = enforcer.handle(&run_instances((0..200).map(id)), Instant::now() + Duration::from_mins(1)).await;
     assert_eq!(first.unwrap_err().error_type(), "EnforcementIncomplete");
 
@@ -180,7 +184,12 @@ async fn after_a_storm_of_errors_the_next_invocation_retries_as_ever() {
 async fn a_hundred_thousand_ids_are_answered_in_time_with_bounded_lists() {
     let ec2 = InProcess::new([]);
     let end = Instant::now() + Duration::from_mins(1);
-    let error = ec2.enforcer(Mode::Enforce).await.handle(&run_instances((0..100_000).map(id)), end).await.unwrap_err();
+    let error = ec2
+        .enforcer(defaults(Mode::Enforce))
+        .await
+        .handle(&run_instances((0..100_000).map(id)), end)
+        .await
+        .unwrap_err();
     assert!(Instant::now() < end, "answered in time");
     assert!(error.to_string().len() < 100_000, "{}", error.to_string().len());
     let InvocationError::Incomplete(report) = error else { panic!("incomplete") };

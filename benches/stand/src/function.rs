@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
 use crate::Error;
-use crate::aws::ec2::Ec2;
+use crate::ec2::Ec2;
 use crate::runtime_api::{Answer, RuntimeApi};
 
 /// A function, and how it is started.
@@ -20,6 +20,8 @@ pub(crate) struct Function {
     pub(crate) command: Vec<String>,
     pub(crate) folder: PathBuf,
     pub(crate) variables: Vec<(&'static str, &'static str)>,
+    /// What would be uploaded, where it is packed.
+    pub(crate) zip: Option<PathBuf>,
 }
 
 /// What an event costs.
@@ -45,6 +47,11 @@ pub(crate) struct Running<'a> {
 }
 
 impl Function {
+    /// Whether it is a binary of its own, and not a script for an interpreter.
+    pub(crate) fn is_binary(&self) -> bool {
+        self.command.len() == 1
+    }
+
     /// Starts it, after the words of `before`, such as a profiler and its options.
     pub(crate) async fn start<'a>(&self, ec2: &'a Ec2, before: &[String], logs: &Path) -> Result<Running<'a>, Error> {
         let mut api = RuntimeApi::start().await?;
@@ -91,6 +98,11 @@ impl Running<'_> {
             calls: self.ec2.calls() - calls_before,
             faults: faults(self.pid)? - faults_before,
         })
+    }
+
+    /// How many bytes it has logged so far.
+    pub(crate) fn logged(&self) -> Result<usize, Error> {
+        Ok(fs::metadata(&self.log)?.len().try_into()?)
     }
 
     /// A line of `/proc/…/status`, in KiB: `VmRSS`, or at the most `VmHWM`.

@@ -54,15 +54,22 @@ impl Paths {
             command: vec![path.display().to_string()],
             folder: self.root.clone(),
             variables: Vec::new(),
+            zip: None,
+        };
+        let packed = |name: &'static str, built: &str| Function {
+            zip: Some(self.root.join("target").join(built).with_extension("zip")),
+            ..binary(name, self.root.join("target/lambda").join(built).join("bootstrap"))
         };
         let python = |name, folder: PathBuf, handler: &str| Function {
             name,
             command: vec![self.python.display().to_string(), "-m".into(), "awslambdaric".into(), handler.into()],
             folder,
             variables: vec![("PYTHONDONTWRITEBYTECODE", "1")],
+            zip: None,
         };
         vec![
-            binary("imds-enforcer", self.root.join("target/lambda/imds-enforcer/bootstrap")),
+            packed("imds-enforcer", "imds-enforcer"),
+            packed("SDK alone", "sdk-alone"),
             binary("no SDK", built("floor")),
             binary("bare", built("bare")),
             python("boto3", rivals.clone(), "boto3_handler.handle"),
@@ -78,12 +85,12 @@ async fn main() -> Result<(), Error> {
     let functions = paths.functions();
     let rows = measure::rows(&functions, &ec2, &paths.work).await?;
     let curves = measure::curves(&functions, &ec2, &paths.work).await?;
-    let zip = fs::metadata(paths.root.join("target/imds-enforcer.zip"))?.len();
     let results = paths.root.join("benches/results");
     fs::create_dir_all(&results)?;
     report::plot(&curves, &results.join("curve.svg"))?;
-    let report = report::markdown(&rows, &curves, zip);
+    let report = report::markdown(&rows, &curves);
     fs::write(results.join("report.md"), &report)?;
     println!("{report}");
+    println!("{}", report::verdict(&rows));
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::Error;
-use crate::aws::ec2::{Ec2, id};
+use crate::ec2::{Ec2, id};
 use crate::function::{Cost, Function};
 
 /// Processes that are started, and warm events that each is handed.
@@ -56,6 +56,10 @@ pub(crate) struct Row {
     pub(crate) faults: [usize; 3],
     /// Likewise, where callgrind is there and the function is one binary.
     pub(crate) instructions: Option<[u64; 3]>,
+    /// The bytes that a warm event logs, of one binary: an interpreter's log may be held back.
+    pub(crate) logged: Option<usize>,
+    /// The bytes of its zip, where it has one.
+    pub(crate) zip: Option<u64>,
 }
 
 /// One point of a curve.
@@ -92,6 +96,7 @@ struct Samples {
     firsts: Vec<Cost>,
     warms: Vec<Cost>,
     resident: Vec<usize>,
+    logged: Vec<usize>,
 }
 
 /// Each function's costs. The functions take turns, so that a slow moment of the machine is everybody's.
@@ -107,7 +112,7 @@ pub(crate) async fn rows(functions: &[Function], ec2: &Ec2, work: &Path) -> Resu
     let mut rows = Vec::new();
     for (function, samples) in functions.iter().zip(samples) {
         let instructions = instructions(function, ec2, &event, work).await?;
-        rows.push(samples.row(function.name, instructions));
+        rows.push(samples.row(function, instructions)?);
     }
     Ok(rows)
 }
@@ -124,18 +129,20 @@ async fn one_process(
     samples.inits.push(running.init);
     samples.firsts.push(enforce_one(&mut running, ec2, event, function).await?);
     for _ in 0..WARM_EVENTS {
+        let logged = running.logged()?;
         samples.warms.push(enforce_one(&mut running, ec2, event, function).await?);
+        samples.logged.push(running.logged()? - logged);
     }
     samples.resident.push(running.memory_kib("VmRSS")?);
     running.end().await
 }
 
 impl Samples {
-    fn row(self, name: &'static str, instructions: Option<[u64; 3]>) -> Row {
-        let Self { inits, firsts, warms, resident } = self;
+    fn row(self, function: &Function, instructions: Option<[u64; 3]>) -> Result<Row, Error> {
+        let Self { inits, firsts, warms, resident, logged } = self;
         let quartiles = |costs: &[Cost], what: fn(&Cost) -> Duration| Quartiles::of(costs.iter().map(what));
-        Row {
-            name,
+        Ok(Row {
+            name: function.name,
             init_wall: quartiles(&inits, |it| it.wall),
             init_cpu: quartiles(&inits, |it| it.cpu),
             first_wall: quartiles(&firsts, |it| it.wall),
@@ -146,7 +153,9 @@ impl Samples {
             calls: warms.last().map_or(0, |it| it.calls),
             faults: [&inits, &firsts, &warms].map(|costs| median(costs.iter().map(|it| it.faults).collect())),
             instructions,
-        }
+            logged: function.is_binary().then(|| median(logged)),
+            zip: function.zip.as_ref().map(fs::metadata).transpose()?.map(|it| it.len()),
+        })
     }
 }
 
@@ -169,7 +178,7 @@ async fn enforce_one(
 async fn instructions(function: &Function, ec2: &Ec2, event: &str, work: &Path) -> Result<Option<[u64; 3]>, Error> {
     const WARM: u64 = 10;
     let has_callgrind = Command::new("valgrind").arg("--version").output().is_ok();
-    if !has_callgrind || function.command.len() > 1 {
+    if !has_callgrind || !function.is_binary() {
         return Ok(None);
     }
     let mut totals = Vec::new();

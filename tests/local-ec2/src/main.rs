@@ -12,7 +12,8 @@ use local_ec2::model::{Instance, Model};
 /// actions, keeps everything in memory, checks no permission, and costs nothing.
 ///
 /// Point a client at it with `AWS_ENDPOINT_URL_EC2`. GET `/_local/counts` says how often each action
-/// was called; POST `/_local/instances` and `/_local/faults` take JSON lists.
+/// was called; POST `/_local/instances` and `/_local/faults` take JSON lists,
+/// and `/_local/clock` the milliseconds that are to pass at once.
 #[derive(Debug, Parser)]
 #[command(name = "local-ec2", version)]
 struct Arguments {

@@ -200,6 +200,8 @@ pub struct Model {
     pub transition: Duration,
     /// How long every answer takes.
     pub latency: Duration,
+    /// How far its clock is ahead of the caller's.
+    ahead: Duration,
     denied: BTreeSet<(String, Option<String>)>,
     serial: u64,
 }
@@ -214,6 +216,7 @@ impl Default for Model {
             connections: 0,
             transition: Duration::from_millis(500),
             latency: Duration::ZERO,
+            ahead: Duration::ZERO,
             denied: BTreeSet::new(),
             serial: 0,
         }
@@ -230,6 +233,11 @@ impl Model {
     /// Puts an instance there, in place of one with the same id.
     pub fn put(&mut self, instance: Instance) {
         self.instances.insert(instance.instance_id.clone(), instance);
+    }
+
+    /// Lets time pass, for whoever must not depend on how fast it does.
+    pub fn advance(&mut self, by: Duration) {
+        self.ahead += by;
     }
 
     /// From now on answers `UnauthorizedOperation` to `action`, on one instance or on all.
@@ -253,6 +261,7 @@ impl Model {
     ///
     /// What EC2 would answer, or that the stand-in does not have it.
     pub fn call(&mut self, action: &str, parameters: &Parameters, now: Instant) -> Result<Answer, Error> {
+        let now = now + self.ahead;
         for instance in self.instances.values_mut() {
             instance.settle(now);
         }

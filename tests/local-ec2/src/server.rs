@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -159,11 +159,15 @@ fn control(method: &Method, path: &str, body: &[u8], model: &mut Model) -> Resul
             }
             json(&())
         }
+        ("POST", "clock") => {
+            let milliseconds = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+            json(&model.advance(Duration::from_millis(milliseconds)))
+        }
         ("DELETE", "faults") => json(&model.faults.clear()),
         ("DELETE", "calls") => json(&model.calls.clear()),
         _ => Err(format!(
             "no {method} /_local/{path}; there are GET counts, GET instances, POST instances, POST faults, \
-             DELETE faults, DELETE calls"
+             POST clock, DELETE faults, DELETE calls"
         )),
     }
 }

@@ -52,9 +52,14 @@ fn its_control_paths_set_instances_and_faults_and_refuse_what_they_cannot_read()
     assert_eq!(get(&endpoint, "instances")[0]["metadata_options"]["http_tokens"], "required");
     assert_eq!(get(&endpoint, "instances")[0]["metadata_options"]["http_put_response_hop_limit"], 1);
     post("faults", r#"[{"action": "DescribeInstances", "kind": "drop_connection"}]"#).unwrap();
-    for (path, body) in
-        [("instances", "{"), ("instances", r#"[{"id": "i-1a2b3c4d"}]"#), ("faults", "[7]"), ("nowhere", "")]
-    {
+    post("clock", "1000").unwrap();
+    for (path, body) in [
+        ("instances", "{"),
+        ("instances", r#"[{"id": "i-1a2b3c4d"}]"#),
+        ("faults", "[7]"),
+        ("clock", "soon"),
+        ("nowhere", ""),
+    ] {
         assert!(post(path, body).is_err(), "{path} {body}");
     }
 }
