@@ -4,8 +4,8 @@
 //! event, nor the report, which is the answer. No line is longer than [`LINE_BYTES`], whatever an
 //! error or a tag says: a field that is too long is cut, and says so.
 
-use std::error::Error;
 use std::fmt;
+use std::panic::PanicHookInfo;
 
 use tracing::field::{DisplayValue, display};
 use tracing::level_filters::LevelFilter;
@@ -15,7 +15,6 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use crate::aws::chain;
 use crate::cause::Cause;
 use crate::config::Config;
 use crate::event::{EventError, EventSummary, Message, Request};
@@ -100,6 +99,8 @@ macro_rules! log_line {
             cause = cause.map(|it| it.kind.as_str()),
             belongs_to = cause.and_then(Cause::belongs_to).map(field),
             actor = cause.map(|it| field(&it.actor)),
+            no_exemption = details.no_exemption.as_ref().map(display),
+            warnings = (!details.warnings.is_empty()).then(|| details.warnings.join("; ")),
             $($fields)+
         );
     }};
@@ -124,7 +125,7 @@ pub(crate) fn log_instance(instance: &InstanceReport) {
         Outcome::Failed { error: Failure { code, message, retryable }, .. } => {
             let (code, error) = (field(code), error_field(message));
             let class = if *retryable { "retryable" } else { "refused" };
-            log_line!(warn, instance, code, error, retryable, class, "tokens not required");
+            log_line!(error, instance, code, error, retryable, class, "tokens not required");
         }
         Outcome::NotFound => log_line!(info, instance, "EC2 does not know the instance"),
         Outcome::Compliant { .. } | Outcome::EndpointDisabled { .. } | Outcome::Gone { .. } => {
@@ -175,6 +176,7 @@ pub(crate) fn log_done(report: &Report) {
             $level!(
                 event_id = event.id.as_deref().map(field),
                 event_name = field(&event.name),
+                event_time = event.time.map(|it| display(it.format("%FT%TZ"))),
                 actor = event.actor.as_deref().map(field),
                 %mode,
                 examined = counts.examined,
@@ -219,12 +221,19 @@ pub(crate) fn log_metrics(measured: &Measurements) {
 }
 
 /// Logs that an endpoint's certificate is not signed by one of Amazon's roots.
-pub(crate) fn log_other_roots(endpoint: &str, error: &(dyn Error + 'static)) {
+pub(crate) fn log_other_roots(endpoint: &str, error: &str) {
     info!(
         endpoint = field(endpoint),
-        error = error_field(&chain(error)),
+        error = error_field(error),
         "the certificate is not signed by Amazon's roots: trying the environment's"
     );
+}
+
+/// Logs a panic, as the panic hook of the process.
+pub fn log_panic(panic: &PanicHookInfo) {
+    let location = panic.location().map(display);
+    let panic = error_field(panic.payload_as_str().unwrap_or("a panic without a message"));
+    error!(panic, location, "the function panicked");
 }
 
 /// Logs the start, after the warm-up.
@@ -335,7 +344,7 @@ mod tests {
             log_ignored(&event(), &endless(), Some(&endless()));
             log_refusal(&unreadable, Some(&endless()));
             log_done(&Report { results, ..report });
-            log_other_roots(&endless(), &std::io::Error::other(endless()));
+            log_other_roots(&endless(), &endless());
         });
         assert_eq!(lines.len(), 9 + 5);
         for line in lines {

@@ -212,7 +212,8 @@ impl ClassifyRetry for Retries {
             let modify = error.downcast_ref::<ModifyInstanceMetadataOptionsError>().map(ProvideErrorMetadata::code);
             modify.or_else(|| error.downcast_ref::<DescribeInstancesError>().map(ProvideErrorMetadata::code))?
         });
-        if code.is_some_and(is_throttled) { RetryAction::RetryForbidden } else { RetryAction::NoActionIndicated }
+        let is_throttled = code.and_then(|code| Class::of(code, class)) == Some(Class::Throttled);
+        if is_throttled { RetryAction::RetryForbidden } else { RetryAction::NoActionIndicated }
     }
 
     fn name(&self) -> &'static str {
@@ -310,17 +311,16 @@ fn class(code: &str) -> Option<Class> {
         "IncorrectInstanceState" | "IncorrectState" => Some(Class::NotReady),
         "InvalidInstanceID.NotFound" => Some(Class::NotFound),
         "InternalError" | "Unavailable" => Some(Class::Retryable),
-        code if is_throttled(code) => Some(Class::Throttled),
+        "RequestLimitExceeded" => Some(Class::Throttled),
         _ => None,
     }
 }
 
-fn is_throttled(code: &str) -> bool {
-    code == "RequestLimitExceeded" || code.contains("Throttl")
-}
-
 #[cfg(test)]
 mod tests {
+    use aws_smithy_runtime_api::client::interceptors::context::{Error as Failed, Input};
+    use aws_smithy_runtime_api::client::orchestrator::OrchestratorError;
+
     use super::super::error::tests::answered;
     use super::*;
 
@@ -331,6 +331,7 @@ mod tests {
             ("Throttling", 400, Class::Throttled),
             ("ThrottlingException", 400, Class::Throttled),
             ("EC2ThrottledException", 400, Class::Throttled),
+            ("TooManyRequestsException", 400, Class::Throttled),
             ("RequestExpired", 400, Class::Retryable),
             ("InternalError", 500, Class::Retryable),
             ("InternalError", 400, Class::Retryable),
@@ -348,13 +349,38 @@ mod tests {
         }
     }
 
+    /// The error of a write that EC2 answered with this code.
+    fn refused(code: &str) -> ModifyInstanceMetadataOptionsError {
+        let answer = aws_sdk_ec2::error::ErrorMetadata::builder().code(code).message("no").build();
+        ModifyInstanceMetadataOptionsError::generic(answer)
+    }
+
     #[test]
-    fn what_a_service_forbids_says_whom_to_ask() {
-        let answer = aws_sdk_ec2::error::ErrorMetadata::builder().code("OperationNotPermitted").message("no").build();
-        let error = ModifyInstanceMetadataOptionsError::generic(answer);
-        let response = HttpResponse::new(400.try_into().unwrap(), SdkBody::empty());
-        let error = failed(&SdkError::service_error(error, response), IAM_ACTIONS[1]);
-        assert!(error.message.ends_with("ask the service or team that manages it)"), "{error}");
+    fn a_refusal_says_what_to_grant_or_whom_to_ask() {
+        for (code, advice) in [
+            ("UnauthorizedOperation", "no (grant ec2:ModifyInstanceMetadataOptions to the function's role"),
+            ("OperationNotPermitted", "no (the instance can't be changed from here: ask the service or team"),
+            ("UnsupportedOperation", "no (the instance can't be changed from here: ask the service or team"),
+        ] {
+            let response = HttpResponse::new(400.try_into().unwrap(), SdkBody::empty());
+            let error = failed(&SdkError::service_error(refused(code), response), IAM_ACTIONS[1]);
+            assert!(error.message.starts_with(advice), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_throttled_is_left_to_the_caller_and_nothing_else_is() {
+        for (code, expected) in [
+            ("RequestLimitExceeded", RetryAction::RetryForbidden),
+            ("TooManyRequestsException", RetryAction::RetryForbidden),
+            ("EC2ThrottledException", RetryAction::RetryForbidden),
+            ("InternalError", RetryAction::NoActionIndicated),
+            ("UnauthorizedOperation", RetryAction::NoActionIndicated),
+        ] {
+            let mut context = InterceptorContext::new(Input::doesnt_matter());
+            context.set_output_or_error(Err(OrchestratorError::operation(Failed::erase(refused(code)))));
+            assert_eq!(Retries.classify_retry(&context), expected, "{code}");
+        }
     }
 
     #[test]

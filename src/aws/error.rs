@@ -51,6 +51,13 @@ impl Class {
 /// The class of a code that only one service answers, or answers in another sense than the others.
 pub(super) type OwnCodes = fn(&str) -> Option<Class>;
 
+impl Class {
+    /// The class of a service's code, if it is one that is known.
+    pub(super) fn of(code: &str, own_codes: OwnCodes) -> Option<Self> {
+        own_codes(code).or_else(|| shared_codes(code))
+    }
+}
+
 impl Error {
     /// A call that was given up because the function's time-out was near.
     pub(crate) fn deadline_exceeded(what: &str) -> Self {
@@ -76,7 +83,7 @@ impl Error {
             return Self { class: Class::Retryable, code: sdk_name(error).to_owned(), message: chain(error) };
         };
         let status = error.raw_response().map_or(0, |response| response.status().as_u16());
-        let class = own_codes(code).or_else(|| shared_codes(code)).unwrap_or(by_status(status));
+        let class = Class::of(code, own_codes).unwrap_or(by_status(status));
         let advice = if is_access_denied(code) { advice(action) } else { String::new() };
         Self { class, code: code.to_owned(), message: format!("{}{advice}", message.unwrap_or("no message")) }
     }
@@ -92,9 +99,8 @@ fn by_status(status: u16) -> Class {
 /// and a clock that the function's next environment may have right are among what passes by itself.
 fn shared_codes(code: &str) -> Option<Class> {
     match code {
-        "Throttling" | "ThrottlingException" | "ThrottledException" | "TooManyRequestsException" => {
-            Some(Class::Throttled)
-        }
+        "TooManyRequestsException" => Some(Class::Throttled),
+        code if code.contains("Throttl") => Some(Class::Throttled),
         "ExpiredToken"
         | "ExpiredTokenException"
         | "InternalFailure"
@@ -153,10 +159,12 @@ pub(super) mod tests {
 
     #[test]
     fn what_every_service_answers_is_classed_by_its_code() {
-        for code in ["Throttling", "ThrottlingException", "TooManyRequestsException"] {
+        for code in ["Throttling", "ThrottlingException", "RequestThrottled", "TooManyRequestsException"] {
             assert_eq!(class(code, 400), Class::Throttled, "{code}");
         }
-        for code in ["ExpiredTokenException", "RequestExpired", "RequestTimeout", "InternalFailure"] {
+        for code in
+            ["ExpiredTokenException", "RequestExpired", "RequestTimeout", "InternalFailure", "ServiceUnavailable"]
+        {
             assert_eq!(class(code, 400), Class::Retryable, "{code}");
         }
         for code in ["AccessDeniedException", "ValidationError", "New"] {

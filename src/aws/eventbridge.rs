@@ -75,16 +75,14 @@ impl ResultBus for SdkEventBridge {
 /// Why the bus did not take an entry, if it did not.
 fn refusal(entry: &PutEventsResultEntry) -> Option<Error> {
     let code = entry.error_code()?;
-    let class = class(code).unwrap_or(Class::Refused);
+    let class = Class::of(code, class).unwrap_or(Class::Refused);
     Some(Error { class, code: code.to_owned(), message: entry.error_message().unwrap_or("no message").to_owned() })
 }
 
-/// The class of EventBridge's codes, of a call and of an entry, by its documentation of
-/// `PutEventsResultEntry`.
+/// The class of EventBridge's own codes, of a call and of an entry, by its documentation.
 fn class(code: &str) -> Option<Class> {
     match code {
-        "ThrottlingException" => Some(Class::Throttled),
-        "InternalException" | "InternalFailure" => Some(Class::Retryable),
+        "InternalException" => Some(Class::Retryable),
         _ => None,
     }
 }
@@ -100,6 +98,7 @@ mod tests {
             ("ThrottlingException", Class::Throttled),
             ("InternalException", Class::Retryable),
             ("InternalFailure", Class::Retryable),
+            ("ServiceUnavailable", Class::Retryable),
             ("NotAuthorizedForSourceException", Class::Refused),
             ("ResourceNotFoundException", Class::Refused),
             ("InvalidInstanceID.NotFound", Class::Refused),

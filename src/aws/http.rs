@@ -38,15 +38,15 @@ const AMAZON_ROOTS: &[u8] = include_bytes!("amazon_roots.pem");
 /// which honours the proxy variables as the default client does.
 #[must_use]
 pub fn sdk_config_loader(roots: Roots) -> ConfigLoader {
-    let environment = client(TrustStore::empty().with_native_roots(true));
-    let loader = aws_config::defaults(behavior_version());
-    match roots {
-        Roots::Environment => loader.http_client(environment),
-        Roots::AmazonFirst => {
-            let amazon = client(TrustStore::empty().with_pem_certificate(AMAZON_ROOTS));
-            loader.http_client(AmazonFirst { amazon, environment, signers: Signers::default() })
-        }
-    }
+    let of_all = match roots {
+        Roots::AmazonFirst => None,
+        Roots::Environment => Some(Signer::Environment),
+    };
+    aws_config::defaults(behavior_version()).http_client(Clients {
+        amazon: client(TrustStore::empty().with_pem_certificate(AMAZON_ROOTS)),
+        environment: client(TrustStore::empty().with_native_roots(true)),
+        signers: Signers { of_all, known: Arc::default() },
+    })
 }
 
 /// Pinned: a newer one changes time-outs, retries or proxies, and wants to be read first.
@@ -73,17 +73,22 @@ fn client(roots: TrustStore) -> SharedHttpClient {
     })
 }
 
-/// Two clients, and which of them each endpoint's certificate needs.
+/// Two clients, neither of which is built before an endpoint needs it, and which each endpoint needs.
 #[derive(Debug, Clone)]
-struct AmazonFirst {
+struct Clients {
     amazon: SharedHttpClient,
     environment: SharedHttpClient,
     signers: Signers,
 }
 
-/// Whose root signed the certificate of each endpoint that has answered, by scheme, host and port.
+/// Whose root signed the certificate of each endpoint.
 #[derive(Debug, Clone, Default)]
-struct Signers(Arc<Mutex<BTreeMap<String, Signer>>>);
+struct Signers {
+    /// The signer of all endpoints, where it is given.
+    of_all: Option<Signer>,
+    /// The signers of the endpoints that have answered, by scheme, host and port.
+    known: Arc<Mutex<BTreeMap<String, Signer>>>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Signer {
@@ -93,7 +98,7 @@ enum Signer {
 
 impl Signers {
     fn of(&self, endpoint: &str) -> Option<Signer> {
-        self.lock().get(endpoint).copied()
+        self.of_all.or_else(|| self.lock().get(endpoint).copied())
     }
 
     fn record(&self, endpoint: &str, signer: Signer) {
@@ -101,11 +106,11 @@ impl Signers {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Signer>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl HttpClient for AmazonFirst {
+impl HttpClient for Clients {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(Connector {
             clients: self.clone(),
@@ -118,14 +123,14 @@ impl HttpClient for AmazonFirst {
 /// The way to whatever endpoint a request names.
 #[derive(Debug, Clone)]
 struct Connector {
-    clients: AmazonFirst,
+    clients: Clients,
     settings: HttpConnectorSettings,
     components: RuntimeComponents,
 }
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let AmazonFirst { amazon, environment, signers } = &self.clients;
+        let Clients { amazon, environment, signers } = &self.clients;
         match signers.of(endpoint(request.uri())) {
             Some(Signer::Amazon) => self.send(amazon, request),
             Some(Signer::Environment) => self.send(environment, request),
@@ -146,12 +151,12 @@ impl Connector {
         let first = self.send(&self.clients.amazon, request);
         let connector = self.clone();
         HttpConnectorFuture::new(async move {
-            let AmazonFirst { environment, signers, .. } = &connector.clients;
+            let Clients { environment, signers, .. } = &connector.clients;
             let result = first.await;
             match (&result, again) {
                 (Ok(_), _) => signers.record(&endpoint, Signer::Amazon),
                 (Err(error), Some(request)) if is_of_unknown_issuer(error) => {
-                    telemetry::log_other_roots(&endpoint, error);
+                    telemetry::log_other_roots(&endpoint, &chain(error));
                     signers.record(&endpoint, Signer::Environment);
                     return connector.send(environment, request).await;
                 }
@@ -208,13 +213,21 @@ mod tests {
     /// Calls these endpoints, one after another, with an Amazon client that fails so, and answers
     /// which clients were asked.
     async fn asked(endpoints: &[&str], failure_of_amazon: fn(&str) -> Option<&'static str>) -> Vec<&'static str> {
+        asked_of(Signers::default(), endpoints, failure_of_amazon).await
+    }
+
+    async fn asked_of(
+        signers: Signers,
+        endpoints: &[&str],
+        failure_of_amazon: fn(&str) -> Option<&'static str>,
+    ) -> Vec<&'static str> {
         let asked = Asked::default();
         let fake = |name, failure| {
             let connector = SharedHttpConnector::new(Fake(name, failure, Arc::clone(&asked)));
             SharedHttpClient::new(http_client_fn(move |_, _| connector.clone()))
         };
         let amazon = fake("amazon", failure_of_amazon);
-        let clients = AmazonFirst { amazon, environment: fake("environment", |_| None), signers: Signers::default() };
+        let clients = Clients { amazon, environment: fake("environment", |_| None), signers };
         let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", "not-a-secret", None, None, "tests");
         let config = aws_config::defaults(behavior_version()).http_client(clients);
         let config = config.region(Region::new("us-east-1")).credentials_provider(credentials).load().await;
@@ -242,6 +255,12 @@ mod tests {
     #[tokio::test]
     async fn what_amazon_signed_is_never_tried_with_others() {
         assert_eq!(asked(&[EC2, EC2], |_| None).await, ["amazon", "amazon"]);
+    }
+
+    #[tokio::test]
+    async fn where_the_roots_are_named_amazon_s_are_never_tried() {
+        let signers = Signers { of_all: Some(Signer::Environment), known: Arc::default() };
+        assert_eq!(asked_of(signers, &[EC2, EVENTS], |_| None).await, ["environment", "environment"]);
     }
 
     #[tokio::test]

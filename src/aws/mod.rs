@@ -10,5 +10,4 @@ pub mod eventbridge;
 pub mod http;
 pub mod request_rate;
 
-pub(crate) use error::chain;
 pub use error::{Class, Error};

@@ -109,9 +109,12 @@ impl<E: Ec2> Enforcer<E> {
             return None;
         }
         let result = self.pages(Which::Violators, deadline, async |page| {
-            for finding in self.spare(page, work, deadline).await {
-                send(findings, finding).await;
+            let unnamed = page.into_iter().filter(|instance| !work.names(&instance.id));
+            let (spared, others): (Vec<_>, _) = unnamed.partition(|instance| self.may_be_spared(instance, work));
+            for instance in others {
+                send(findings, Finding::Described(instance)).await;
             }
+            self.spare(spared, deadline, findings).await;
         });
         result.await.err().map(Failure::from)
     }
@@ -135,25 +138,22 @@ impl<E: Ec2> Enforcer<E> {
         }
     }
 
-    /// The findings of a page that was found by filter: those that may be spared come last, since
-    /// CloudWatch is asked about them.
-    async fn spare(&self, page: Vec<Instance>, work: &Work, deadline: Deadline) -> Vec<Finding> {
-        let unnamed = page.into_iter().filter(|instance| !work.names(&instance.id));
-        let Some(grace) = &self.settings.options.grace else {
-            return unnamed.map(Finding::Described).collect();
-        };
-        let (spared, others): (Vec<_>, _) = unnamed.partition(|instance| self.may_be_spared(instance, work));
-        let mut findings: Vec<_> = others.into_iter().map(Finding::Described).collect();
-        for instances in spared.chunks(INSTANCES_PER_CALL) {
-            findings.extend(self.ask_for_use(grace, instances, deadline).await);
-        }
-        findings
-    }
-
     /// Whether this instance, found by filter, is left as it is if it is used without tokens: not if
     /// it is new.
     fn may_be_spared(&self, instance: &Instance, work: &Work) -> bool {
-        work.since(instance).is_none() && self.judge(instance).decision == Decision::RequireTokens
+        self.settings.options.grace.is_some()
+            && work.since(instance).is_none()
+            && self.judge(instance).decision == Decision::RequireTokens
+    }
+
+    /// Finds out which of these instances were lately used without tokens.
+    async fn spare(&self, instances: Vec<Instance>, deadline: Deadline, findings: &mpsc::Sender<Finding>) {
+        let Some(grace) = &self.settings.options.grace else { return };
+        for instances in instances.chunks(INSTANCES_PER_CALL) {
+            for finding in self.ask_for_use(grace, instances, deadline).await {
+                send(findings, finding).await;
+            }
+        }
     }
 
     /// Asks CloudWatch which of these instances were lately used without tokens.

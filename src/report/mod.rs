@@ -338,7 +338,7 @@ impl fmt::Display for Report {
             write!(f, "; {failure} [{}]", ids.join(", "))?;
         }
         if *unlisted > 0 {
-            write!(f, "; {unlisted} more instances stand in the log alone")?;
+            write!(f, "; {unlisted} more instances are not listed")?;
         }
         if let Some(error) = error {
             write!(f, "; looking up the instances whose tokens are not required failed: {error}")?;
@@ -448,7 +448,7 @@ mod tests {
         assert_eq!((report.counts.examined, report.instances.len(), report.unlisted), (LISTED + 3, LISTED + 1, 2));
         assert_eq!(report.instances[0].instance_id, "i-00000001", "a failure has room of its own");
         assert!(report.to_string().contains("1 of 1003 instances failed"), "{report}");
-        assert!(report.to_string().contains("; 2 more instances stand in the log alone"), "{report}");
+        assert!(report.to_string().contains("; 2 more instances are not listed"), "{report}");
     }
 
     #[test]

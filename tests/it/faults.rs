@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use imds_enforcer::config::Mode;
 use imds_enforcer::report::{Failure, Outcome};
 use local_ec2::fault::{Fault, Kind};
 use tokio::time::Instant;

@@ -1,24 +1,29 @@
 //! A sweep that spares what is used without tokens, and that nothing else is spared.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use imds_enforcer::aws::cloudwatch::{Calls, MetadataUse};
 use imds_enforcer::aws::ec2::SdkEc2;
 use imds_enforcer::aws::{Class, Error};
+use imds_enforcer::config::Mode;
 use imds_enforcer::enforce::{Enforcer, Grace, Options, Settings};
 use imds_enforcer::instance::InstanceId;
 use local_ec2::LocalEc2;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::harness::*;
+use crate::in_process::InProcess;
 
 /// CloudWatch, which counted seven calls of each of these instances.
 #[derive(Debug, Clone)]
 pub(crate) struct CloudWatch {
     used: Vec<String>,
     fails: bool,
+    hangs: bool,
     asked: Arc<Mutex<Vec<usize>>>,
 }
 
@@ -34,13 +39,23 @@ impl MetadataUse for CloudWatch {
         let used = ids.iter().filter(|id| self.used.iter().any(|used| used == id.as_str()));
         let answer = used.map(|id| (id.clone(), 7)).collect();
         let error = Error { class: Class::Retryable, code: "InternalFailure".to_owned(), message: "no".to_owned() };
-        Box::pin(async move { if self.fails { Err(error) } else { Ok(answer) } })
+        Box::pin(async move {
+            if self.hangs {
+                std::future::pending::<()>().await;
+            }
+            if self.fails { Err(error) } else { Ok(answer) }
+        })
     }
 }
 
 impl CloudWatch {
+    /// A CloudWatch that never answers.
+    fn hanging() -> Self {
+        Self { hangs: true, ..Self::new([]) }
+    }
+
     pub(crate) fn new(used: impl IntoIterator<Item = String>) -> Self {
-        Self { used: used.into_iter().collect(), fails: false, asked: Arc::default() }
+        Self { used: used.into_iter().collect(), fails: false, hangs: false, asked: Arc::default() }
     }
 
     /// These settings, with a sweep that asks this CloudWatch.
@@ -126,4 +141,25 @@ async fn without_an_answer_nothing_is_enforced_and_the_sweep_fails() {
     let error = enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await.unwrap_err();
     assert!(error.to_string().contains("InternalFailure: no"), "{error}");
     assert_eq!(count(&ec2, MODIFY), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_instances_do_not_wait_for_cloudwatch() {
+    let mut instances = violators(2);
+    "2026-11-02T09:14:05.000Z".clone_into(&mut instances[0].launch_time);
+    "2026-10-02T09:14:05.000Z".clone_into(&mut instances[1].launch_time);
+    let ec2 = InProcess::new(instances);
+    let enforcer = ec2.enforcer(CloudWatch::hanging().settings(defaults(Mode::Enforce))).await;
+    let begin = Instant::now();
+    let event = sample("RunInstances/omitted");
+    let (answer, left) = tokio::join!(enforcer.handle(&event, in_a_minute()), async {
+        while ec2.violators().len() == 2 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        ec2.violators()
+    });
+    assert_eq!(left, [id(1)]);
+    let report = report(answer);
+    assert_eq!((report.counts.enforced, report.counts.failed), (1, 1), "{report}");
 }
