@@ -11,7 +11,7 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::http::HttpRequest;
 use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
-use aws_sdk_ec2::types::{Filter, HttpTokensState, Instance, InstanceMetadataEndpointState};
+use aws_sdk_ec2::types::{Filter, HttpTokensState, Instance, InstanceMetadataEndpointState, Reservation};
 use aws_smithy_types::body::SdkBody;
 use imds_enforcer::aws::http::{Roots, sdk_config_loader};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
@@ -66,14 +66,14 @@ async fn warm_up(client: &Client) {
 
 /// Describes the instances that a launch names, and requires tokens where they are not required.
 async fn handle(client: &Client, event: Value) -> Result<Value, Error> {
-    let items = event["detail"]["responseElements"]["instancesSet"]["items"].as_array();
-    let ids: Vec<&str> = items.into_iter().flatten().filter_map(|item| item["instanceId"].as_str()).collect();
+    let items = event.pointer("/detail/responseElements/instancesSet/items").and_then(Value::as_array);
+    let ids: Vec<&str> = items.into_iter().flatten().filter_map(|item| item.get("instanceId")?.as_str()).collect();
     for ids in ids.chunks(IDS_PER_DESCRIBE) {
         let values = ids.iter().map(|&id| id.to_owned()).collect();
         let filter = Filter::builder().name("instance-id").set_values(Some(values)).build();
         let call = client.describe_instances().filters(filter).max_results(INSTANCES_PER_PAGE);
         let answer = Box::pin(call.send()).await?;
-        for instance in answer.reservations().iter().flat_map(|it| it.instances()) {
+        for instance in answer.reservations().iter().flat_map(Reservation::instances) {
             if let (true, Some(id)) = (is_violator(instance), instance.instance_id()) {
                 require_tokens(client, id).await?;
             }

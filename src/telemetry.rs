@@ -340,7 +340,9 @@ mod tests {
         let results = Some(Published { published: 1, unpublished: 1, error: Some(failure()) });
         let unreadable = EventError::Unreadable { path: endless(), problem: endless() };
         let lines = logged(Level::TRACE, || {
-            outcomes().into_iter().for_each(|outcome| log_instance(&instance(outcome)));
+            for outcome in outcomes() {
+                log_instance(&instance(outcome));
+            }
             log_ignored(&event(), &endless(), Some(&endless()));
             log_refusal(&unreadable, Some(&endless()));
             log_done(&Report { results, ..report });

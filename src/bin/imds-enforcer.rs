@@ -34,7 +34,7 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), lambda_runtime::Error> {
     let config = Config::from_vars(var);
     telemetry::init(config.as_ref().map_or_else(|_| Config::default_log(), |config| config.log.clone()))?;
-    std::panic::set_hook(Box::new(|panic| telemetry::log_panic(panic)));
+    std::panic::set_hook(Box::new(telemetry::log_panic));
     let config = config?;
     if var("AWS_LAMBDA_RUNTIME_API").is_none() {
         return Err(

@@ -407,7 +407,9 @@ mod tests {
     fn report(instances: Vec<InstanceReport>, error: Option<Failure>) -> Report {
         let event = EventSummary { name: "RunInstances".to_owned(), ..EventSummary::default() };
         let mut all = Instances::default();
-        instances.into_iter().for_each(|it| all.add(it));
+        for instance in instances {
+            all.add(instance);
+        }
         Report::new(Mode::Enforce, event, all, error)
     }
 

@@ -101,10 +101,11 @@ impl Row {
     }
 }
 
-fn rows() -> Vec<Row> {
+/// The faults that pass, each with whether it strikes after the call took effect.
+fn retryable() -> [(&'static str, Kind, bool); 18] {
     let body = |status, text: &str| Kind::Body { status, text: text.to_owned() };
     let hang = || Kind::Hang { milliseconds: 60_000 };
-    let retryable = [
+    [
         ("`RequestLimitExceeded` (503)", error("RequestLimitExceeded", 503), false),
         ("`Throttling` (400)", error("Throttling", 400), false),
         ("`EC2ThrottledException` (400)", error("EC2ThrottledException", 400), false),
@@ -123,18 +124,25 @@ fn rows() -> Vec<Row> {
         ("`RequestExpired` (clock skew)", error("RequestExpired", 400), false),
         ("`RequestTimeTooSkewed` (clock skew)", error("RequestTimeTooSkewed", 400), false),
         ("`ExpiredToken` (credentials)", error("ExpiredToken", 400), false),
-    ];
-    let refused = [
+    ]
+}
+
+/// The faults that last until somebody changes something.
+fn refused() -> [(&'static str, Kind); 5] {
+    [
         ("`UnauthorizedOperation` (403)", error("UnauthorizedOperation", 403)),
         ("`AuthFailure` (401)", error("AuthFailure", 401)),
         ("`OperationNotPermitted` (400)", error("OperationNotPermitted", 400)),
         ("`UnsupportedOperation` (400)", error("UnsupportedOperation", 400)),
         ("an unknown code (400)", error("NeverHeardOf", 400)),
-    ];
+    ]
+}
+
+fn rows() -> Vec<Row> {
     let row = |name, action, for_ever, inject| Row { name, action, for_ever, inject };
     let mut rows = Vec::new();
     for action in [DESCRIBE, MODIFY] {
-        for (name, kind, after_effect) in retryable.clone() {
+        for (name, kind, after_effect) in retryable() {
             rows.push(row(
                 name,
                 action,
@@ -142,7 +150,7 @@ fn rows() -> Vec<Row> {
                 Inject::Call(Fault { after_effect, ..fault(action, None, None, kind) }),
             ));
         }
-        for (name, kind) in refused.clone() {
+        for (name, kind) in refused() {
             rows.push(row(name, action, End::Refused, Inject::Call(fault(action, None, None, kind))));
         }
         let slow = fault(action, None, None, Kind::Delay { milliseconds: 3000 });

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use imds_enforcer::config::Mode;
 use imds_enforcer::enforce::{InvocationError, Settings};
 
+use imds_enforcer::report::Counts;
 use imds_enforcer::telemetry::LINE_BYTES;
 use local_ec2::LocalEc2;
 use local_ec2::fault::Kind;
@@ -47,6 +48,9 @@ async fn log_of_all() -> Vec<Value> {
     lines.extend(log_of(in_use, &local_ec2(instances), &sweep()).await);
     let ec2 = local_ec2(violators(2));
     ec2.model().deny(MODIFY, Some(&id(0)));
+    let denied = local_ec2([]);
+    denied.model().deny(DESCRIBE, None);
+    lines.extend(log_of(settings(), &denied, &sweep()).await);
     let bus = Bus::with(BusFault::Denies);
     lines.extend(log_of(bus.settings(Mode::Enforce).await, &ec2, &run_instances((0..2).map(id))).await);
     lines
@@ -105,6 +109,63 @@ async fn fifty_refusals_with_long_messages_and_tags_are_fifty_short_lines() {
     }
     let error = failed[0]["error"].as_str().unwrap();
     assert!(error.starts_with("You are not authorized") && error.ends_with(" characters cut)"), "{error}");
+}
+
+/// The cells of each row of the manual's table of lines: message, levels, when, fields.
+fn table_of_lines() -> Vec<Vec<String>> {
+    let manual = text("events/README.md");
+    let table = manual.split("| `message` |").nth(1).unwrap();
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+/// The names in backticks.
+fn names_in(cell: &str) -> BTreeSet<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The fields that a cell of the table names.
+fn fields_of(cell: &str) -> BTreeSet<String> {
+    let of_an_instance =
+        ["instance_id", "outcome", "cause", "belongs_to", "actor", "no_exemption", "warnings"].map(str::to_owned);
+    let counts = serde_json::to_value(Counts::default()).unwrap();
+    let mut fields = names_in(cell);
+    if cell.contains("those of an instance") {
+        fields.extend(of_an_instance);
+    }
+    if cell.contains("the counts") {
+        fields.extend(counts.as_object().unwrap().keys().cloned());
+    }
+    fields
+}
+
+#[tokio::test]
+async fn the_manual_has_every_line_with_its_level_and_its_fields() {
+    const OF_EVERY_LINE: [&str; 5] = ["timestamp", "level", "message", "target", "span"];
+    let rows = table_of_lines();
+    let lines = log_of_all().await;
+    for line in &lines {
+        let message = line["message"].as_str().unwrap();
+        let row = rows.iter().find(|row| names_in(&row[0]).contains(message));
+        let row = row.unwrap_or_else(|| panic!("{message} is not in the table"));
+        assert!(row[1].contains(line["level"].as_str().unwrap()), "{message}: {}", line["level"]);
+        let known = fields_of(&row[3]);
+        let keys = line.as_object().unwrap().keys().filter(|key| !OF_EVERY_LINE.contains(&key.as_str()));
+        let unknown: Vec<_> = keys.filter(|key| !known.contains(*key)).collect();
+        assert!(unknown.is_empty(), "the table does not have {unknown:?} of {message}");
+    }
+    for row in &rows {
+        let of_row: Vec<_> =
+            lines.iter().filter(|line| names_in(&row[0]).contains(line["message"].as_str().unwrap())).collect();
+        for field in fields_of(&row[3]).iter().filter(|_| !of_row.is_empty()) {
+            let is_rare = matches!(field.as_str(), "cause" | "belongs_to" | "actor" | "no_exemption" | "warnings");
+            let is_there = of_row.iter().any(|line| !line[field].is_null());
+            assert!(is_there || is_rare, "no line {} has {field}", row[0]);
+        }
+    }
+    for message in ["tokens required", "exempt", "event refused", "event ignored", "results not published", "done"] {
+        assert!(lines.iter().any(|line| line["message"] == message), "{message} is not in the log");
+    }
 }
 
 /// One stage of a query: its command and the rest.
