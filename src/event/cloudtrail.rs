@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::json::{Collect, Cuttable, Level, OneOrMany, Raw, strict};
+use super::json::{Collect, Cuttable, Level, OneOrMany, Raw, object};
 use super::{EventError, EventSummary, Ignored, Request, Targets, instance_id};
 use crate::instance::InstanceId;
 
@@ -230,7 +230,7 @@ impl fmt::Display for LaunchTemplate {
 
 /// Reads a record.
 pub(super) fn read(detail: &RawValue, event: EventSummary) -> Result<Request, EventError> {
-    let record: Record = strict(detail.get(), "detail")?;
+    let record: Record = object(detail.get(), "detail")?;
     let name = record.event_name.text().ok_or_else(|| {
         EventError::unreadable("detail.eventName", "is missing or no text: CloudTrail names the action here")
     })?;

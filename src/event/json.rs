@@ -24,30 +24,40 @@ pub(super) fn clip(text: &str) -> String {
     if text.len() <= TEXT_CHARS { text.to_owned() } else { text.chars().take(TEXT_CHARS).collect() }
 }
 
-/// Reads JSON that must have the shape of `T`, and says where it has not. `prefix` is the place of
-/// this JSON in the event.
-pub(super) fn strict<'a, T: Deserialize<'a>>(json: &'a str, prefix: &str) -> Result<T, EventError> {
-    if !json.trim_start().starts_with('{') {
-        return Err(EventError::unreadable(if prefix.is_empty() { "." } else { prefix }, "a JSON object belongs here"));
+/// Reads an event's JSON, which must have the shape of `T`, and says where it has not.
+pub(super) fn strict<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, EventError> {
+    must_be_object(json, ".")?;
+    serde_json::from_str(json).map_err(|error| located::<T>(json, &error))
+}
+
+/// Reads an object that is read tolerantly below its own level, so that nothing in it has a place of
+/// its own. `place` is its place in the event.
+pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a str, place: &str) -> Result<T, EventError> {
+    must_be_object(json, place)?;
+    serde_json::from_str(json).map_err(|error| unreadable(place, &error))
+}
+
+fn must_be_object(json: &str, place: &str) -> Result<(), EventError> {
+    if json.trim_start().starts_with('{') {
+        return Ok(());
     }
-    serde_json::from_str(json).map_err(|error| located::<T>(json, prefix, &error))
+    Err(EventError::unreadable(place, "a JSON object belongs here"))
 }
 
 /// The error with its place. The JSON is read again for it: keeping track of the place would cost
 /// every event what only a refused one needs.
-fn located<'a, T: Deserialize<'a>>(json: &'a str, prefix: &str, error: &serde_json::Error) -> EventError {
+fn located<'a, T: Deserialize<'a>>(json: &'a str, error: &serde_json::Error) -> EventError {
     match serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(json)) {
-        Err(error) => unreadable(prefix, &error.path().to_string(), error.inner()),
+        Err(error) => unreadable(&error.path().to_string(), error.inner()),
         // The object is right; something follows it.
-        Ok(_) => unreadable(prefix, "", error),
+        Ok(_) => unreadable("", error),
     }
 }
 
-fn unreadable(prefix: &str, path: &str, error: &serde_json::Error) -> EventError {
+fn unreadable(path: &str, error: &serde_json::Error) -> EventError {
     // serde_path_to_error ends a path that it can't follow further with a question mark.
-    let parts = [prefix, path.trim_end_matches('?').trim_matches('.')];
-    let path = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
-    EventError::unreadable(if path.is_empty() { ".".to_owned() } else { clip(&path) }, clip(&error.to_string()))
+    let path = path.trim_end_matches('?').trim_matches('.');
+    EventError::unreadable(if path.is_empty() { ".".to_owned() } else { clip(path) }, clip(&error.to_string()))
 }
 
 /// A value of any shape. Null is as good as absent.
@@ -315,7 +325,7 @@ mod tests {
 
     /// Reads a field of this name, with another behind it.
     fn outer<'a>(json: &'a str) -> Outer<'a> {
-        let outer: Outer<'a> = strict(json, "").unwrap();
+        let outer: Outer<'a> = strict(json).unwrap();
         assert!(outer.next.is("behind"), "{json}");
         outer
     }
@@ -352,8 +362,10 @@ mod tests {
     #[test]
     fn a_name_that_is_no_text_is_refused_with_its_place() {
         let json = with("level", r#"{"\ud800": 7}"#);
-        let error = strict::<Outer>(&json, "detail").unwrap_err().to_string();
-        assert!(error.contains("at `detail.level`") && error.contains("hex escape"), "{error}");
+        let error = strict::<Outer>(&json).unwrap_err().to_string();
+        assert!(error.contains("at `level`") && error.contains("hex escape"), "{error}");
+        let error = object::<Outer>(&json, "detail").unwrap_err().to_string();
+        assert!(error.contains("at `detail`") && error.contains("hex escape at line 1"), "{error}");
     }
 
     #[test]

@@ -169,7 +169,7 @@ pub fn read(json: &str, region: &str) -> Result<Invocation, EventError> {
 
 /// One EventBridge event.
 fn read_event(json: &str, region: &str) -> Result<Request, EventError> {
-    let envelope: EventBridgeEvent<Box<RawValue>> = strict(json, "")?;
+    let envelope: EventBridgeEvent<Box<RawValue>> = strict(json)?;
     check_region(envelope.region.as_deref().unwrap_or_default(), region)?;
     let event = EventSummary {
         id: envelope.id.as_deref().map(clip),

@@ -19,7 +19,7 @@ pub(super) fn read(json: &str, region: &str) -> Result<Option<Vec<Message>>, Eve
     if !json.contains("\"Records\"") {
         return Ok(None);
     }
-    let Batch { records: Some(records) } = strict(json, "")? else {
+    let Batch { records: Some(records) } = strict(json)? else {
         return Ok(None);
     };
     let messages = records.into_iter().enumerate().map(|(index, record)| read_record(index, record, region));

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::{Raw, strict};
+use super::json::{Raw, object};
 use super::{EventError, EventSummary, Ignored, Request, Targets};
 
 /// EventBridge's `detail-type` of a state-change notification.
@@ -19,7 +19,7 @@ struct StateChange<'a> {
 }
 
 pub(super) fn read(detail: &RawValue, event: EventSummary) -> Result<Request, EventError> {
-    let detail: StateChange = strict(detail.get(), "detail")?;
+    let detail: StateChange = object(detail.get(), "detail")?;
     let state = detail.state.text().ok_or_else(|| {
         EventError::unreadable("detail.state", "is missing or no text: the instance's new state stands here")
     })?;
