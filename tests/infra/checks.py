@@ -152,9 +152,8 @@ def every_queue_and_topic_admits_only_these_rules(resources):
                 yield f"{name} is not admitted at its dead-letter queue"
 
 
-def alarms_are_alike(resources):
-    """The template must state for each alarm what all have in common."""
-    topic = "${AlarmTopic}" if "AlarmTopic" in resources else properties(resources, "DeadLetterAlarm")["AlarmActions"][0]
+def alarms_are_alike(resources, topic="${AlarmTopic}"):
+    """The template must state for each alarm what all have in common, and where it is sent to."""
     common = {"AlarmActions": [topic], "ComparisonOperator": "GreaterThanThreshold", "TreatMissingData": "notBreaching"}
     # The only alarm that fires for want of data.
     without_data = {"ComparisonOperator": "LessThanThreshold", "TreatMissingData": "breaching"}

@@ -52,8 +52,10 @@ def test_nothing_is_wrong_with_it_in_another_configuration(parameters):
     resources = templates.resources(**parameters)
     # A key adds actions of its own, which the function makes no call for.
     left_out = [checks.the_role_may_do_what_the_code_calls_and_nothing_else] if "KmsKeyArn" in parameters else []
+    own_topic = [parameters["AlarmTopicArn"]] if "AlarmTopicArn" in parameters else []
+    arguments = {checks.alarms_are_alike: own_topic}
     chosen = [it for it in checks.CHECKS if it not in left_out]
-    assert [finding for check in chosen for finding in check(resources)] == []
+    assert [finding for check in chosen for finding in check(resources, *arguments.get(check, []))] == []
 
 
 @pytest.mark.parametrize("parameters", [{}, EVERYTHING], ids=["default", "everything on"])
