@@ -5,6 +5,7 @@
  * otherwise deploy a function that enforces.
  */
 import { Construct } from 'constructs';
+import { distance } from 'fastest-levenshtein';
 import { ImdsEnforcerParameters } from './imds-enforcer.js';
 import { isSwitch, Parameter, propertyOf, readTemplate, valueOf } from './template.js';
 
@@ -37,21 +38,7 @@ function typed(parameter: Parameter, text: unknown): unknown {
 }
 
 function unknown(name: string, known: string[]): string {
-  const [nearest] = [...known].sort((a, b) => distance(name, a) - distance(name, b));
+  const far = (one: string) => distance(name.toLowerCase(), one.toLowerCase());
+  const [nearest] = [...known].sort((a, b) => far(a) - far(b));
   return `context ${name} is unknown; did you mean ${nearest}? There are ${known.join(', ')}`;
-}
-
-/** How many letters to insert, remove or replace to get from one name to the other, whatever their case. */
-function distance(from: string, to: string): number {
-  const [a, b] = [from.toLowerCase(), to.toLowerCase()];
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, replaced);
-    }
-    row = next;
-  }
-  return row[b.length]!;
 }
