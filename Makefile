@@ -28,8 +28,13 @@ rust:
 	@command -v cargo > /dev/null || { echo "install Rust 1.95 with clippy and rustfmt, as by rustup" >&2; exit 1; }
 	@command -v cc > /dev/null || { echo "install a C compiler (on Debian: apt-get install build-essential)" >&2; exit 1; }
 
+.PHONY: python
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { echo "install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "install Python's venv module (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+
 .PHONY: demo
-demo: rust ## Run the function on a local EC2 and show what becomes of every instance
+demo: rust python ## Run the function on a local EC2 and show what becomes of every instance
 	@echo "Building: the first time takes some minutes, since the SDK for EC2 is large"
 	@$(MAKE) --no-print-directory $(VENV)/cargo-lambda & tools=$$!; trap 'kill $$tools 2> /dev/null || true' EXIT; \
 		cargo build --locked; wait $$tools
@@ -135,10 +140,9 @@ snapshots: $(VENV)/installed ## Write the snapshots anew after a change of answe
 clean: ## Remove all that was built or installed here
 	rm -rf target $(VENV) .tools infra/.aws-sam $(NODE_MODULES) infra/cdk/cdk.out
 
-# What the demonstration and the package need of it, so that they need not wait for the rest.
-$(VENV)/cargo-lambda: tests/requirements.txt
-	@command -v $(PYTHON) > /dev/null || { echo "install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV) || { echo "install Python's venv module (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+# What the demonstration needs of it, so that it need not wait for the rest.
+$(VENV)/cargo-lambda: tests/requirements.txt | python
+	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint $< cargo-lambda
 	touch $@
 
@@ -148,7 +152,7 @@ $(VENV)/installed: $(VENV)/cargo-lambda
 
 $(MINISTACK)/installed: tests/infra/ministack.txt
 $(RIVALS)/installed: benches/rivals/requirements.txt
-$(MINISTACK)/installed $(RIVALS)/installed:
+$(MINISTACK)/installed $(RIVALS)/installed: | python
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
