@@ -76,18 +76,21 @@ advisories: $(CARGO_DENY) ## Check the dependencies against the RustSec database
 	.tools/bin/cargo-deny --locked check advisories
 
 # The one release build: SAM, the CDK and the benchmarks take it, or share its folder, profile and flags.
+# The folder of binaries is named, so that it is this one whatever target folder cargo is set to.
 ARCHITECTURE ?= x86_64
-LAMBDA_BUILD = PATH="$$PWD/$(VENV)/bin:$$PATH" cargo lambda build --release --locked --target $(ARCHITECTURE:arm64=aarch64)-unknown-linux-gnu.2.26
+LAMBDA_BUILD = PATH="$$PWD/$(VENV)/bin:$$PATH" cargo lambda build --release --locked --target $(ARCHITECTURE:arm64=aarch64)-unknown-linux-gnu.2.26 --lambda-dir target/lambda
 
 .PHONY: package
-package: rust $(VENV)/installed ## Build the zip for Lambda, with glibc 2.26 or newer, for ARCHITECTURE=x86_64 or arm64
+package: rust $(VENV)/installed ## Build the zip for Lambda and its template, with glibc 2.26 or newer, for ARCHITECTURE=x86_64 or arm64
 	$(LAMBDA_BUILD) --bin imds-enforcer
-	@$(VENV)/bin/python infra/package.py target/lambda/imds-enforcer target/imds-enforcer
+	@$(VENV)/bin/python infra/package.py target/lambda/imds-enforcer target/imds-enforcer.zip $(ARCHITECTURE)
+	@$(VENV)/bin/python infra/sam.py target/imds-enforcer.zip target/template.json
 
 .PHONY: deploy
 deploy: rust $(VENV)/installed ## Build and deploy the stack with SAM, which asks for every parameter
 	@$(VENV)/bin/python infra/account.py
-	cd infra && export PATH="$$PWD/../$(VENV)/bin:$$PATH" && sam build && sam deploy --guided
+	$(MAKE) package
+	cd infra && ../$(VENV)/bin/sam deploy --guided --config-file "$$PWD/samconfig.toml"
 
 .PHONY: organization
 organization: $(VENV)/installed ## Publish function and template for an organization: ORGANIZATION=o-… REGIONS=us-east-1,…
@@ -127,7 +130,7 @@ BENCH := --locked --manifest-path benches/stand/Cargo.toml --target-dir target/b
 .PHONY: bench
 bench: package $(RIVALS)/installed ## Measure what the function costs, next to others, and write benches/results
 	$(LAMBDA_BUILD) --example sdk-alone
-	@$(VENV)/bin/python infra/package.py target/lambda/sdk-alone target/sdk-alone
+	@$(VENV)/bin/python infra/package.py target/lambda/sdk-alone target/sdk-alone.zip $(ARCHITECTURE)
 	cargo build --release $(BENCH)
 	target/bench-stand/release/bench . $(RIVALS)/bin/python "$$($(RIVALS)/bin/python -m certifi)"
 	cargo bench $(BENCH) --bench micro

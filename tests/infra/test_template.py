@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import checks
+import package
 import pytest
 import sam
 import template as templates
+from conftest import elf
 from samtranslator.model.exceptions import InvalidDocumentException
 
 BIN = pathlib.Path(sys.executable).parent
@@ -108,6 +110,18 @@ def test_each_event_source_can_be_turned_off():
         assert templates.resources(**{parameter: "on"})[rule]["Properties"]["State"] == "ENABLED"
         assert templates.resources(**{parameter: "off"})[rule]["Properties"]["State"] == "DISABLED"
     assert "NoSweepAlarm" not in templates.resources(Sweep="off")
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
+def test_the_template_of_a_package_allows_the_architecture_of_its_binary_alone(architecture):
+    template = sam.of_package(package.pack(elf(architecture)))
+    allowed = template["Parameters"].pop("Architecture")
+    assert (allowed["AllowedValues"], allowed["Default"]) == ([architecture], architecture)
+    assert allowed["ConstraintDescription"].startswith(f"must be {architecture}, ")
+    written = sam.raw()
+    assert set(written["Parameters"].pop("Architecture")["AllowedValues"]) == {"x86_64", "arm64"}
+    assert template == written
+    assert templates.resources(sam.of_package(package.pack(elf(architecture))))["Function"]["Properties"]["Architectures"] == [architecture]
 
 
 def test_every_parameter_is_described_grouped_and_used():
