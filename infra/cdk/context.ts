@@ -6,29 +6,33 @@
  */
 import { Construct } from 'constructs';
 import { distance } from 'fastest-levenshtein';
-import { ImdsEnforcerParameters } from './imds-enforcer.js';
+import { codeAt } from './code.js';
+import { ImdsEnforcerParameters, ImdsEnforcerProps } from './imds-enforcer.js';
 import { isSwitch, Parameter, propertyOf, readTemplate, valueOf } from './template.js';
 
 /** Whether the CDK's command line, feature flags or look-ups set this name. */
 const isOfTheCdk = (name: string) => /[@:]|^aws-cdk|^acknowledged-issue-numbers$/.test(name);
 
 /**
- * Reads the properties from the context.
+ * Reads the properties from the context: the template's parameters, and the path of the `code`.
  *
- * @throws if a name or a value of the context is not one of the template's
+ * @throws if a name or a value of the context is not one of the template's, or the code does not fit
  */
-export function propsFromContext(scope: Construct): ImdsEnforcerParameters {
+export function propsFromContext(scope: Construct): ImdsEnforcerProps {
   const parameters = Object.entries(readTemplate(scope).Parameters);
   const known = new Map(parameters.map(([name, it]) => [propertyOf(name), it]));
-  const given = Object.entries<unknown>(scope.node.getAllContext()).filter(([name]) => !isOfTheCdk(name));
+  const { code, ...context } = scope.node.getAllContext();
+  const given = Object.entries<unknown>(context).filter(([name]) => !isOfTheCdk(name));
   const props = given.map(([name, text]) => {
     const parameter = known.get(name);
-    if (!parameter) throw new Error(unknown(name, [...known.keys()]));
+    if (!parameter) throw new Error(unknown(name, [...known.keys(), 'code']));
     const value = typed(parameter, text);
     valueOf(`context ${name}`, parameter, value);
     return [name, value];
   });
-  return Object.fromEntries(props);
+  const parameterProps: ImdsEnforcerParameters = Object.fromEntries(props);
+  if (code === undefined) return parameterProps;
+  return { ...parameterProps, code: codeAt(`${code}`, `${parameterProps.architecture ?? known.get('architecture')!.Default}`) };
 }
 
 /** A text of the command line as the property's type; one that does not fit stays a text, to be refused. */
