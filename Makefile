@@ -28,8 +28,13 @@ rust:
 	@command -v cargo > /dev/null || { echo "install Rust 1.95 with clippy and rustfmt, as by rustup" >&2; exit 1; }
 	@command -v cc > /dev/null || { echo "install a C compiler (on Debian: apt-get install build-essential)" >&2; exit 1; }
 
+.PHONY: python
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { echo "install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "install Python's venv module (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+
 .PHONY: demo
-demo: rust ## Run the function on a local EC2 and show what becomes of every instance
+demo: rust python ## Run the function on a local EC2 and show what becomes of every instance
 	@echo "Building: the first time takes some minutes, since the SDK for EC2 is large"
 	@$(MAKE) --no-print-directory $(VENV)/cargo-lambda & tools=$$!; trap 'kill $$tools 2> /dev/null || true' EXIT; \
 		cargo build --locked; wait $$tools
@@ -71,18 +76,21 @@ advisories: $(CARGO_DENY) ## Check the dependencies against the RustSec database
 	.tools/bin/cargo-deny --locked check advisories
 
 # The one release build: SAM, the CDK and the benchmarks take it, or share its folder, profile and flags.
+# The folder of binaries is named, so that it is this one whatever target folder cargo is set to.
 ARCHITECTURE ?= x86_64
-LAMBDA_BUILD = PATH="$$PWD/$(VENV)/bin:$$PATH" cargo lambda build --release --locked --target $(ARCHITECTURE:arm64=aarch64)-unknown-linux-gnu.2.26
+LAMBDA_BUILD = PATH="$$PWD/$(VENV)/bin:$$PATH" cargo lambda build --release --locked --target $(ARCHITECTURE:arm64=aarch64)-unknown-linux-gnu.2.26 --lambda-dir target/lambda
 
 .PHONY: package
-package: rust $(VENV)/installed ## Build the zip for Lambda, with glibc 2.26 or newer, for ARCHITECTURE=x86_64 or arm64
+package: rust $(VENV)/installed ## Build the zip for Lambda and its template, with glibc 2.26 or newer, for ARCHITECTURE=x86_64 or arm64
 	$(LAMBDA_BUILD) --bin imds-enforcer
-	@$(VENV)/bin/python infra/package.py target/lambda/imds-enforcer target/imds-enforcer
+	@$(VENV)/bin/python infra/package.py target/lambda/imds-enforcer target/imds-enforcer.zip $(ARCHITECTURE)
+	@$(VENV)/bin/python infra/sam.py target/imds-enforcer.zip target/template.json
 
 .PHONY: deploy
 deploy: rust $(VENV)/installed ## Build and deploy the stack with SAM, which asks for every parameter
 	@$(VENV)/bin/python infra/account.py
-	cd infra && export PATH="$$PWD/../$(VENV)/bin:$$PATH" && sam build && sam deploy --guided
+	$(MAKE) package
+	cd infra && ../$(VENV)/bin/sam deploy --guided --config-file "$$PWD/samconfig.toml"
 
 .PHONY: organization
 organization: $(VENV)/installed ## Publish function and template for an organization: ORGANIZATION=o-… REGIONS=us-east-1,…
@@ -122,7 +130,7 @@ BENCH := --locked --manifest-path benches/stand/Cargo.toml --target-dir target/b
 .PHONY: bench
 bench: package $(RIVALS)/installed ## Measure what the function costs, next to others, and write benches/results
 	$(LAMBDA_BUILD) --example sdk-alone
-	@$(VENV)/bin/python infra/package.py target/lambda/sdk-alone target/sdk-alone
+	@$(VENV)/bin/python infra/package.py target/lambda/sdk-alone target/sdk-alone.zip $(ARCHITECTURE)
 	cargo build --release $(BENCH)
 	target/bench-stand/release/bench . $(RIVALS)/bin/python "$$($(RIVALS)/bin/python -m certifi)"
 	cargo bench $(BENCH) --bench micro
@@ -135,10 +143,9 @@ snapshots: $(VENV)/installed ## Write the snapshots anew after a change of answe
 clean: ## Remove all that was built or installed here
 	rm -rf target $(VENV) .tools infra/.aws-sam $(NODE_MODULES) infra/cdk/cdk.out
 
-# What the demonstration and the package need of it, so that they need not wait for the rest.
-$(VENV)/cargo-lambda: tests/requirements.txt
-	@command -v $(PYTHON) > /dev/null || { echo "install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV) || { echo "install Python's venv module (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+# What the demonstration needs of it, so that it need not wait for the rest.
+$(VENV)/cargo-lambda: tests/requirements.txt | python
+	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint $< cargo-lambda
 	touch $@
 
@@ -148,7 +155,7 @@ $(VENV)/installed: $(VENV)/cargo-lambda
 
 $(MINISTACK)/installed: tests/infra/ministack.txt
 $(RIVALS)/installed: benches/rivals/requirements.txt
-$(MINISTACK)/installed $(RIVALS)/installed:
+$(MINISTACK)/installed $(RIVALS)/installed: | python
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@

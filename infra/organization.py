@@ -14,6 +14,7 @@ import re
 import sys
 
 import boto3
+import package as packages
 import sam
 
 
@@ -21,9 +22,9 @@ def bucket_of(account, region):
     return f"imds-enforcer-{account}-{region}"
 
 
-def plain_template(account, key):
-    """The template without the SAM transform, whose code lies in the bucket of each Region."""
-    template = sam.transformed()
+def plain_template(account, key, package):
+    """The template of a package without the SAM transform, whose code lies in the bucket of each Region."""
+    template = sam.transformed(sam.of_package(package))
     code = {"S3Bucket": {"Fn::Sub": bucket_of(account, "${AWS::Region}")}, "S3Key": key}
     template["Resources"]["Function"]["Properties"]["Code"] = code
     return template
@@ -77,7 +78,7 @@ def publish(client, organization, regions, package):
         s3.put_object(Bucket=bucket, Key=key, Body=package)
     home = bucket_of(account, regions[0])
     name = key.replace(".zip", ".template.json")
-    body = json.dumps(plain_template(account, key)).encode()
+    body = json.dumps(plain_template(account, key, package)).encode()
     client("s3", regions[0]).put_object(Bucket=home, Key=name, Body=body)
     return f"https://{home}.s3.{regions[0]}.amazonaws.com/{name}"
 
@@ -89,8 +90,9 @@ def main(organization, regions, package):
     if not regions:
         sys.exit("REGIONS is empty; name the Regions, separated by commas: REGIONS=us-east-1,eu-central-1")
     session = boto3.Session()
-    url = publish(lambda service, region: session.client(service, region_name=region), organization, regions, pathlib.Path(package).read_bytes())
-    print(f"published to {', '.join(regions)}; now deploy infra/organization.yaml with TemplateUrl={url}")
+    zipped = pathlib.Path(package).read_bytes()
+    url = publish(lambda service, region: session.client(service, region_name=region), organization, regions, zipped)
+    print(f"published to {', '.join(regions)}, for {packages.architecture(zipped)}; now deploy infra/organization.yaml with TemplateUrl={url}")
 
 
 if __name__ == "__main__":

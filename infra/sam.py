@@ -1,8 +1,16 @@
-"""The SAM template, and what the SAM transform makes of it: plain CloudFormation."""
+"""The SAM template: as it is written, as it goes with a package, and as plain CloudFormation.
+
+    sam.py ZIP TEMPLATE
+
+writes the template that goes with a zip, for the same folder.
+"""
 
 import copy
+import json
 import pathlib
+import sys
 
+import package
 from samcli.yamlhelper import yaml_parse
 from samtranslator.translator.transform import transform
 
@@ -21,6 +29,17 @@ def raw():
     return yaml_parse(TEMPLATE.read_text())
 
 
+def of_package(zipped):
+    """The template that CloudFormation takes for the architecture of a zip alone."""
+    template, architecture = raw(), package.architecture(zipped)
+    template["Parameters"]["Architecture"] |= {
+        "AllowedValues": [architecture],
+        "Default": architecture,
+        "ConstraintDescription": f"must be {architecture}, which this package was built for; ARCHITECTURE names another to make",
+    }
+    return template
+
+
 def transformed(template=None, code_uri="s3://amzn-s3-demo-bucket/function.zip"):
     """The template after the transform, with the function's code at `code_uri`."""
     template = copy.deepcopy(template or raw())
@@ -28,3 +47,12 @@ def transformed(template=None, code_uri="s3://amzn-s3-demo-bucket/function.zip")
     plain = transform(template, {}, NoManagedPolicies())
     plain.pop("Transform", None)
     return plain
+
+
+def main(zip_name, template_name):
+    template = of_package(pathlib.Path(zip_name).read_bytes())
+    pathlib.Path(template_name).write_text(json.dumps(template, indent=2))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

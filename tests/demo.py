@@ -1,4 +1,4 @@
-"""The function at work on a local EC2: every instance before and after, and every call that was made.
+"""The function at work on a local EC2: every instance before and after, and every call of EC2.
 
 Starts the local EC2 (a stand-in, not EC2) and the real function binary under `cargo lambda watch`,
 sends the function samples from `events/` through `cargo lambda invoke`, twice, and ends both.
@@ -118,7 +118,7 @@ def invoke(port, sample):
     return done.stdout.strip() or done.stderr.strip()
 
 
-def told(answer):
+def summary(answer):
     """One line of what an invocation answered."""
     try:
         report = json.loads(answer)
@@ -154,10 +154,10 @@ def show(before, after):
 
 
 def run(ec2, port, title):
-    """Sends every sample and answers the calls that were made, by action."""
+    """Sends every sample, and returns how many calls of EC2 there were, by action."""
     say(f"\n{bold(title)}")
     ec2.ask("DELETE", "calls")
-    table([("EVENT", "ANSWER"), *((sample, told(invoke(port, sample))) for sample in SAMPLES)])
+    table([("EVENT", "ANSWER"), *((sample, summary(invoke(port, sample))) for sample in SAMPLES)])
     return {action: count for action, count in ec2.ask("GET", "counts").items() if action != "none"}
 
 

@@ -5,29 +5,34 @@
  * otherwise deploy a function that enforces.
  */
 import { Construct } from 'constructs';
-import { ImdsEnforcerParameters } from './imds-enforcer.js';
+import { distance } from 'fastest-levenshtein';
+import { codeAt } from './code.js';
+import { ImdsEnforcerParameters, ImdsEnforcerProps } from './imds-enforcer.js';
 import { isSwitch, Parameter, propertyOf, readTemplate, valueOf } from './template.js';
 
 /** Whether the CDK's command line, feature flags or look-ups set this name. */
 const isOfTheCdk = (name: string) => /[@:]|^aws-cdk|^acknowledged-issue-numbers$/.test(name);
 
 /**
- * Reads the properties from the context.
+ * Reads the properties from the context: the template's parameters, and the path of the `code`.
  *
- * @throws if a name or a value of the context is not one of the template's
+ * @throws if a name or a value of the context is not one of the template's, or the code does not fit
  */
-export function propsFromContext(scope: Construct): ImdsEnforcerParameters {
+export function propsFromContext(scope: Construct): ImdsEnforcerProps {
   const parameters = Object.entries(readTemplate(scope).Parameters);
   const known = new Map(parameters.map(([name, it]) => [propertyOf(name), it]));
-  const given = Object.entries<unknown>(scope.node.getAllContext()).filter(([name]) => !isOfTheCdk(name));
+  const { code, ...context } = scope.node.getAllContext();
+  const given = Object.entries<unknown>(context).filter(([name]) => !isOfTheCdk(name));
   const props = given.map(([name, text]) => {
     const parameter = known.get(name);
-    if (!parameter) throw new Error(unknown(name, [...known.keys()]));
+    if (!parameter) throw new Error(unknown(name, [...known.keys(), 'code']));
     const value = typed(parameter, text);
     valueOf(`context ${name}`, parameter, value);
     return [name, value];
   });
-  return Object.fromEntries(props);
+  const parameterProps: ImdsEnforcerParameters = Object.fromEntries(props);
+  if (code === undefined) return parameterProps;
+  return { ...parameterProps, code: codeAt(`${code}`, `${parameterProps.architecture ?? known.get('architecture')!.Default}`) };
 }
 
 /** A text of the command line as the property's type; one that does not fit stays a text, to be refused. */
@@ -37,21 +42,7 @@ function typed(parameter: Parameter, text: unknown): unknown {
 }
 
 function unknown(name: string, known: string[]): string {
-  const [nearest] = [...known].sort((a, b) => distance(name, a) - distance(name, b));
+  const far = (one: string) => distance(name.toLowerCase(), one.toLowerCase());
+  const [nearest] = [...known].sort((a, b) => far(a) - far(b));
   return `context ${name} is unknown; did you mean ${nearest}? There are ${known.join(', ')}`;
-}
-
-/** How many letters to insert, remove or replace to get from one name to the other, whatever their case. */
-function distance(from: string, to: string): number {
-  const [a, b] = [from.toLowerCase(), to.toLowerCase()];
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, replaced);
-    }
-    row = next;
-  }
-  return row[b.length]!;
 }

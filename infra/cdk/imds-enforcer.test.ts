@@ -10,6 +10,7 @@ import * as sns from 'aws-cdk-lib/aws-sns';
 import { runSimulation, type Simulation } from '@cloud-copilot/iam-simulate';
 import { describe, expect, test } from 'vitest';
 import { ACKNOWLEDGED, createApp } from './app.js';
+import { propsFromContext } from './context.js';
 import { ImdsEnforcer, ImdsEnforcerProps } from './imds-enforcer.js';
 import { anyCode, synthesize } from './stand.js';
 
@@ -41,6 +42,100 @@ test('the stack of the app has the outputs of the template, under their names', 
     'AlarmTopicArn', 'ApiCallRuleName', 'DeadLetterQueueArn', 'DeadLetterQueueUrl', 'FunctionArn', 'FunctionName', 'LogGroupName',
     'RoleArn', 'StateChangeQueueArn', 'StateChangeQueueUrl', 'StateChangeRuleName', 'SweepRuleName',
   ]);
+});
+
+test('the logical ids of what outlives the stack or others name do not change, since CloudFormation would replace it', () => {
+  const { Resources } = createApp(() => ({ code: anyCode() })).synth().getStackByName('imds-enforcer-cdk').template;
+  expect(Resources).toMatchObject({
+    ImdsEnforcerTemplateAlarmTopic27BEC186: { Type: 'AWS::SNS::Topic' },
+    ImdsEnforcerTemplateDeadLetterQueueADEAAAAF: { Type: 'AWS::SQS::Queue' },
+    ImdsEnforcerTemplateFunctionRoleBED2D625: { Type: 'AWS::IAM::Role' },
+    ImdsEnforcerTemplateLogGroupDD56625E: { Type: 'AWS::Logs::LogGroup' },
+  });
+});
+
+describe('the stack, as it is synthesized,', () => {
+  const one = (template: Template, type: string, name: string) => {
+    const found = Object.entries(template.findResources(type)).filter(([id]) => new RegExp(`^ImdsEnforcerTemplate${name}[0-9A-F]{8}$`).test(id));
+    expect(found.map(([id]) => id)).toHaveLength(1);
+    return found[0]![1];
+  };
+
+  test('keeps its log and its dead letters, and no queue of state changes', () => {
+    const template = synthesize();
+    const kept = { DeletionPolicy: 'RetainExceptOnCreate', UpdateReplacePolicy: 'Retain' };
+    expect(one(template, 'AWS::Logs::LogGroup', 'LogGroup')).toMatchObject(kept);
+    expect(one(template, 'AWS::SQS::Queue', 'DeadLetterQueue')).toMatchObject(kept);
+    expect(one(template, 'AWS::SQS::Queue', 'StateChangeQueue')).toMatchObject({ DeletionPolicy: 'Delete', UpdateReplacePolicy: 'Delete' });
+  });
+
+  test.each([
+    ['apiCallEvents', 'ApiCallRule'],
+    ['stateChangeEvents', 'StateChangeRule'],
+    ['sweep', 'SweepRule'],
+  ])('turns %s off by its rule alone', (property, off) => {
+    const states = (props: ImdsEnforcerProps) => {
+      const template = synthesize(() => props);
+      return Object.fromEntries(['ApiCallRule', 'StateChangeRule', 'SweepRule'].map((it) => [it, one(template, 'AWS::Events::Rule', it).Properties.State]));
+    };
+    const enabled = { ApiCallRule: 'ENABLED', StateChangeRule: 'ENABLED', SweepRule: 'ENABLED' };
+    expect(states({})).toEqual(enabled);
+    expect(states({ [property]: false })).toEqual({ ...enabled, [off]: 'DISABLED' });
+  });
+
+  test('receives from the queue whatever is off, as a redrive needs it', () => {
+    for (const stateChangeEvents of [true, false]) {
+      const source = one(synthesize(() => ({ stateChangeEvents })), 'AWS::Lambda::EventSourceMapping', 'StateChangeSource');
+      expect(source.Properties).toMatchObject({ Enabled: true, FunctionResponseTypes: ['ReportBatchItemFailures'] });
+    }
+  });
+
+  test.each<[ImdsEnforcerProps, object]>([
+    [{}, { Architectures: ['x86_64'], Tracing: 'PassThrough' }],
+    [{ architecture: 'arm64', xRay: true }, { Architectures: ['arm64'], Tracing: 'Active' }],
+  ])('has a function of the properties %j', (props, expected) => {
+    expect(one(synthesize(() => props), 'AWS::Serverless::Function', 'Function').Properties).toMatchObject(expected);
+  });
+});
+
+describe('what a team grants', () => {
+  const granted = (props: (stack: Stack) => ImdsEnforcerProps, grant: (enforcer: ImdsEnforcer, stack: Stack) => void) => {
+    const stack = new Stack(new App(), 'Stack');
+    const enforcer = new ImdsEnforcer(stack, 'ImdsEnforcer', { code: anyCode(), ...props(stack) });
+    grant(enforcer, stack);
+    return Template.fromStack(stack);
+  };
+  const ofFunctionRole = Match.objectLike({ 'Fn::Select': [1, Match.objectLike({
+    'Fn::Split': ['/', Match.objectLike({ 'Fn::Select': [5, { 'Fn::Split': [':', { 'Fn::GetAtt': [Match.stringLikeRegexp('FunctionRole'), 'Arn'] }] }] })],
+  })] });
+
+  test.each([
+    ['role', (it: ImdsEnforcer) => it.role],
+    ['function', (it: ImdsEnforcer) => it.function],
+  ])('the %s is a policy of the role', (_, grantee) => {
+    const template = granted(() => ({}), (enforcer, stack) => {
+      sns.Topic.fromTopicArn(stack, 'Audit', 'arn:aws:sns:us-east-1:111122223333:audit').grantPublish(grantee(enforcer));
+    });
+    template.hasResourceProperties('AWS::IAM::Policy', {
+      Roles: [ofFunctionRole],
+      PolicyDocument: { Statement: [{ Action: 'sns:Publish', Effect: 'Allow', Resource: 'arn:aws:sns:us-east-1:111122223333:audit' }] },
+    });
+  });
+
+  test('for a queue or a topic includes its key', () => {
+    let reader!: iam.Role;
+    const template = granted((stack) => ({ key: new kms.Key(stack, 'Key'), resultBus: 'security' }), (enforcer, stack) => {
+      reader = new iam.Role(stack, 'Reader', { assumedBy: new iam.AccountRootPrincipal() });
+      enforcer.deadLetterQueue.grantConsumeMessages(reader);
+      enforcer.stateChangeQueue.grantSendMessages(reader);
+      enforcer.resultTopic!.grantPublish(reader);
+    });
+    const [policy] = Object.values(template.findResources('AWS::IAM::Policy'));
+    const ofKey = policy!.Properties.PolicyDocument.Statement.filter((it: any) => JSON.stringify(it.Action).includes('kms:'));
+    for (const statement of ofKey) expect(statement.Resource).toEqual({ 'Fn::GetAtt': [expect.stringMatching(/^Key/), 'Arn'] });
+    const actions = ofKey.flatMap((it: any) => it.Action);
+    expect(actions).toEqual(expect.arrayContaining(['kms:Decrypt', 'kms:Encrypt', 'kms:GenerateDataKey*']));
+  });
 });
 
 describe("a team's own", () => {
@@ -78,6 +173,16 @@ describe("a team's own", () => {
     });
   });
 
+  test('VPC has the function in its private subnets, never in public ones', () => {
+    const inPublic = { vpcSubnets: { subnetType: ec2.SubnetType.PUBLIC } };
+    expect(() => synthesize((stack) => ({ vpc: new ec2.Vpc(stack, 'Vpc'), ...inPublic }))).toThrow(
+      'Stack/Vpc/PublicSubnet1, Stack/Vpc/PublicSubnet2 of the VPC are public, where a function reaches nothing outside the VPC',
+    );
+    const subnetConfiguration = [{ name: 'Public', subnetType: ec2.SubnetType.PUBLIC }];
+    expect(() => synthesize((stack) => ({ vpc: new ec2.Vpc(stack, 'Vpc', { subnetConfiguration }) }))).toThrow('are public');
+    expect(() => synthesize(() => inPublic)).toThrow('vpcSubnets is given without vpc');
+  });
+
   test("permissions boundary bounds the role", () => {
     const arn = 'arn:aws:iam::111122223333:policy/boundary';
     const template = synthesize((stack) => ({
@@ -101,6 +206,18 @@ describe("a team's own", () => {
     const kmsKeyArn = 'arn:aws:kms:us-east-1:111122223333:key/1';
     const twice = () => synthesize((stack) => ({ key: new kms.Key(stack, 'Key'), kmsKeyArn }));
     expect(twice).toThrow('kmsKeyArn and the resource itself are given; give one of them');
+  });
+
+  test('bus is not given beside one to create', () => {
+    const message = 'resultBus creates a bus, and resultBusArn or resultEventBus is an existing one; give one of them';
+    const resultBusArn = 'arn:aws:events:us-east-1:444455556666:event-bus/all';
+    expect(() => synthesize((stack) => ({ resultBus: 'security', resultEventBus: new events.EventBus(stack, 'Bus') }))).toThrow(message);
+    expect(() => synthesize(() => ({ resultBus: 'security', resultBusArn }))).toThrow(message);
+    const context = { resultBus: 'security', resultBusArn };
+    expect(() => synthesize((stack) => {
+      for (const [name, value] of Object.entries(context)) stack.node.setContext(name, value);
+      return propsFromContext(stack);
+    })).toThrow(message);
   });
 });
 

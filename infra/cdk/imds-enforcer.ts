@@ -86,7 +86,7 @@ export interface ImdsEnforcerProps extends ImdsEnforcerParameters {
    */
   readonly vpc?: ec2.IVpc;
   /**
-   * Which subnets of the VPC.
+   * Which subnets of the VPC; public ones are refused, since a function reaches nothing from there.
    * @default its private subnets
    */
   readonly vpcSubnets?: ec2.SubnetSelection;
@@ -103,7 +103,7 @@ export class ImdsEnforcer extends Construct {
   readonly template: CfnInclude;
   /** The function. */
   readonly function: lambda.IFunction;
-  /** Its role, to be named in an organization's policies. */
+  /** Its role, to be named in an organization's policies; what it is granted becomes a policy of its own. */
   readonly role: iam.IRole;
   /** The queue of state changes, to which dead letters can be moved. */
   readonly stateChangeQueue: sqs.IQueue;
@@ -124,19 +124,22 @@ export class ImdsEnforcer extends Construct {
     const values = valuesOf(template, props);
     this.template = include(this, template, values);
     this.setCode(props.code ?? packaged(`${values.Architecture}`));
+    if (props.vpcSubnets && !props.vpc) throw new Error('vpcSubnets is given without vpc, whose subnets it selects');
     if (props.vpc) this.securityGroup = this.joinVpc(props.vpc, props.vpcSubnets);
 
     const value = (output: string) => Token.asString(this.outputs[output]!.value);
     const functionArn = value('FunctionArn');
-    this.function = lambda.Function.fromFunctionAttributes(this, 'Function', { functionArn, sameEnvironment: true });
-    this.role = iam.Role.fromRoleArn(this, 'Role', value('RoleArn'), { mutable: false });
-    this.stateChangeQueue = sqs.Queue.fromQueueArn(this, 'StateChangeQueue', value('StateChangeQueueArn'));
-    this.deadLetterQueue = sqs.Queue.fromQueueArn(this, 'DeadLetterQueue', value('DeadLetterQueueArn'));
-    this.alarmTopic = props.alarmTopic ?? sns.Topic.fromTopicArn(this, 'AlarmTopic', value('AlarmTopicArn'));
+    this.role = iam.Role.fromRoleArn(this, 'Role', value('RoleArn'));
+    const { role, securityGroup } = this;
+    this.function = lambda.Function.fromFunctionAttributes(this, 'Function', { functionArn, role, securityGroup, sameEnvironment: true });
+    const keyArn = `${values.KmsKeyArn}` || undefined;
+    const queue = (name: string) => sqs.Queue.fromQueueAttributes(this, name, { queueArn: value(`${name}Arn`), keyArn });
+    const topic = (name: string) => sns.Topic.fromTopicAttributes(this, name, { topicArn: value(`${name}Arn`), keyArn: values[`${name}Arn`] ? undefined : keyArn });
+    this.stateChangeQueue = queue('StateChangeQueue');
+    this.deadLetterQueue = queue('DeadLetterQueue');
+    this.alarmTopic = props.alarmTopic ?? topic('AlarmTopic');
     this.logGroup = logs.LogGroup.fromLogGroupName(this, 'LogGroup', value('LogGroupName'));
-    if (this.outputs.ResultTopicArn) {
-      this.resultTopic = sns.Topic.fromTopicArn(this, 'ResultTopic', value('ResultTopicArn'));
-    }
+    if (this.outputs.ResultTopicArn) this.resultTopic = topic('ResultTopic');
   }
 
   /** The outputs of the template, by the template's names for them. */
@@ -156,6 +159,10 @@ export class ImdsEnforcer extends Construct {
 
   private joinVpc(vpc: ec2.IVpc, vpcSubnets?: ec2.SubnetSelection): ec2.ISecurityGroup {
     const { subnetIds, internetConnectivityEstablished } = vpc.selectSubnets(vpcSubnets);
+    const open = vpc.publicSubnets.filter((it) => subnetIds.includes(it.subnetId));
+    if (open.length) {
+      throw new Error(`${open.map((it) => it.node.path).join(', ')} of the VPC are public, where a function reaches nothing outside the VPC; select private subnets by vpcSubnets`);
+    }
     const securityGroup = new ec2.SecurityGroup(this, 'SecurityGroup', { vpc, description: 'imds-enforcer' });
     const target = this.template.getResource('Function') as CfnFunction;
     target.vpcConfig = { subnetIds, securityGroupIds: [securityGroup.securityGroupId] };
@@ -181,7 +188,11 @@ const NETWORK = {
   },
 };
 
-/** The values of the template's parameters: a resource of the app stands for its ARN. */
+/**
+ * The values of the template's parameters: a resource of the app stands for its ARN.
+ *
+ * @throws if a value is not allowed, or two exclude each other
+ */
 export function valuesOf(template: SamTemplate, props: ImdsEnforcerProps): Values {
   const arns: Record<string, string | undefined> = {
     KmsKeyArn: props.key?.keyArn,
@@ -195,5 +206,8 @@ export function valuesOf(template: SamTemplate, props: ImdsEnforcerProps): Value
     if (arns[name] && props[property] !== undefined) throw new Error(`${property} and the resource itself are given; give one of them`);
     return [name, arns[name] ?? value];
   });
+  if (props.resultBus && (props.resultBusArn || props.resultEventBus)) {
+    throw new Error('resultBus creates a bus, and resultBusArn or resultEventBus is an existing one; give one of them');
+  }
   return Object.fromEntries(values);
 }

@@ -14,6 +14,14 @@ export function anyCode(): lambda.Code {
   return lambda.Code.fromAsset(folder);
 }
 
+/** The header of a binary for an architecture, which stands for the binary. */
+export function elf(architecture: 'x86_64' | 'arm64'): Uint8Array {
+  const header = Buffer.alloc(64);
+  header.write('\x7fELF');
+  header.writeUInt16LE({ x86_64: 62, arm64: 183 }[architecture], 18);
+  return header;
+}
+
 export function synthesize(props: (stack: Stack) => ImdsEnforcerProps = () => ({})): Template {
   const stack = new Stack(new App(), 'Stack');
   new ImdsEnforcer(stack, 'ImdsEnforcer', { code: anyCode(), ...props(stack) });

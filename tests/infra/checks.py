@@ -152,9 +152,8 @@ def every_queue_and_topic_admits_only_these_rules(resources):
                 yield f"{name} is not admitted at its dead-letter queue"
 
 
-def alarms_are_alike(resources):
-    """The template must state for each alarm what all have in common."""
-    topic = "${AlarmTopic}" if "AlarmTopic" in resources else properties(resources, "DeadLetterAlarm")["AlarmActions"][0]
+def alarms_are_alike(resources, topic="${AlarmTopic}"):
+    """The template must state for each alarm what all have in common, and where it is sent to."""
     common = {"AlarmActions": [topic], "ComparisonOperator": "GreaterThanThreshold", "TreatMissingData": "notBreaching"}
     # The only alarm that fires for want of data.
     without_data = {"ComparisonOperator": "LessThanThreshold", "TreatMissingData": "breaching"}
@@ -173,6 +172,12 @@ def guard(resources):
         yield failed.Rule.name
 
 
+def state_changes_are_handled_whenever_some_come(resources):
+    """Also with the rule off, since the redrive of the dead-letter queue sends there."""
+    if properties(resources, "StateChangeSource").get("Enabled") is not True:
+        yield "what a redrive moves into the queue of state changes waits there unseen"
+
+
 CHECKS = [
     the_role_may_do_what_the_code_calls_and_nothing_else,
     the_role_can_only_tighten,
@@ -180,6 +185,7 @@ CHECKS = [
     the_function_is_what_the_build_makes,
     times_fit_one_another,
     nothing_is_lost,
+    state_changes_are_handled_whenever_some_come,
     every_queue_and_topic_admits_only_these_rules,
     alarms_are_alike,
     guard,

@@ -5,9 +5,12 @@ import re
 
 import botocore.session
 import organization
+import package
+import pytest
 import sam
 from botocore.validate import ParamValidator
 from cfnlint.api import lint_all
+from conftest import elf
 from samcli.yamlhelper import yaml_parse
 from template import ROOT, Resolver
 
@@ -42,22 +45,25 @@ def test_new_accounts_are_deployed_to_and_failures_are_bounded():
     }
 
 
-def test_what_is_published_has_no_macro_and_its_code_in_every_region(aws):
-    regions = ["us-east-1", "eu-central-1"]
-    url = organization.publish(aws, "o-a1b2c3d4e5", regions, b"stands for the zip")
-    again = organization.publish(aws, "o-a1b2c3d4e5", regions, b"stands for the zip")
+@pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
+def test_what_is_published_has_no_macro_and_its_code_in_every_region(aws, architecture):
+    regions, zipped = ["us-east-1", "eu-central-1"], package.pack(elf(architecture))
+    url = organization.publish(aws, "o-a1b2c3d4e5", regions, zipped)
+    again = organization.publish(aws, "o-a1b2c3d4e5", regions, zipped)
     assert url == again
     account = aws("sts").get_caller_identity()["Account"]
     home, name = re.fullmatch(r"https://(.+)\.s3\.us-east-1\.amazonaws\.com/(.+)", url).groups()
     template = json.loads(aws("s3").get_object(Bucket=home, Key=name)["Body"].read())
     assert "Transform" not in template
+    assert template["Parameters"]["Architecture"]["Default"] == architecture
+    assert template["Parameters"]["Architecture"]["AllowedValues"] == [architecture]
     assert [it.message for it in lint_all(json.dumps(template)) if not it.rule.id.startswith("I")] == []
 
     code = template["Resources"]["Function"]["Properties"]["Code"]
     for region in regions:
         s3, bucket = aws("s3", region), code["S3Bucket"]["Fn::Sub"].replace("${AWS::Region}", region)
         assert bucket == f"imds-enforcer-{account}-{region}"
-        assert s3.get_object(Bucket=bucket, Key=code["S3Key"])["Body"].read() == b"stands for the zip"
+        assert s3.get_object(Bucket=bucket, Key=code["S3Key"])["Body"].read() == zipped
         [read, transport] = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
         assert (read["Effect"], read["Action"]) == ("Allow", "s3:GetObject")
         assert read["Condition"] == {"StringEquals": {"aws:PrincipalOrgID": "o-a1b2c3d4e5"}}

@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import checks
+import package
 import pytest
 import sam
 import template as templates
+from conftest import elf
 from samtranslator.model.exceptions import InvalidDocumentException
 
 BIN = pathlib.Path(sys.executable).parent
@@ -52,8 +54,10 @@ def test_nothing_is_wrong_with_it_in_another_configuration(parameters):
     resources = templates.resources(**parameters)
     # A key adds actions of its own, which the function makes no call for.
     left_out = [checks.the_role_may_do_what_the_code_calls_and_nothing_else] if "KmsKeyArn" in parameters else []
+    own_topic = [parameters["AlarmTopicArn"]] if "AlarmTopicArn" in parameters else []
+    arguments = {checks.alarms_are_alike: own_topic}
     chosen = [it for it in checks.CHECKS if it not in left_out]
-    assert [finding for check in chosen for finding in check(resources)] == []
+    assert [finding for check in chosen for finding in check(resources, *arguments.get(check, []))] == []
 
 
 @pytest.mark.parametrize("parameters", [{}, EVERYTHING], ids=["default", "everything on"])
@@ -106,7 +110,18 @@ def test_each_event_source_can_be_turned_off():
         assert templates.resources(**{parameter: "on"})[rule]["Properties"]["State"] == "ENABLED"
         assert templates.resources(**{parameter: "off"})[rule]["Properties"]["State"] == "DISABLED"
     assert "NoSweepAlarm" not in templates.resources(Sweep="off")
-    assert templates.resources(StateChangeEvents="off")["StateChangeSource"]["Properties"]["Enabled"] is False
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
+def test_the_template_of_a_package_allows_the_architecture_of_its_binary_alone(architecture):
+    template = sam.of_package(package.pack(elf(architecture)))
+    allowed = template["Parameters"].pop("Architecture")
+    assert (allowed["AllowedValues"], allowed["Default"]) == ([architecture], architecture)
+    assert allowed["ConstraintDescription"].startswith(f"must be {architecture}, ")
+    written = sam.raw()
+    assert set(written["Parameters"].pop("Architecture")["AllowedValues"]) == {"x86_64", "arm64"}
+    assert template == written
+    assert templates.resources(sam.of_package(package.pack(elf(architecture))))["Function"]["Properties"]["Architectures"] == [architecture]
 
 
 def test_every_parameter_is_described_grouped_and_used():
@@ -154,6 +169,7 @@ SEEDED_FAULTS = {
     "function without a dead-letter queue": lambda it: at(it, "Function").pop("DeadLetterQueue"),
     "queue without a dead-letter queue": lambda it: at(it, "StateChangeQueue").pop("RedrivePolicy"),
     "visibility shorter than the function": lambda it: at(it, "StateChangeQueue").update(VisibilityTimeout=60),
+    "redrive that waits unseen": lambda it: at(it, "StateChangeSource").update(Enabled=False),
     "all of a batch fails together": lambda it: at(it, "StateChangeSource").pop("FunctionResponseTypes"),
     "log kept for ever": lambda it: at(it, "LogGroup").pop("RetentionInDays"),
     "queue not encrypted": lambda it: at(it, "DeadLetterQueue").pop("SqsManagedSseEnabled"),
