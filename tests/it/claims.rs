@@ -144,6 +144,29 @@ fn every_field_of_the_schema_and_of_the_report_is_in_the_manual() {
 }
 
 #[test]
+fn the_report_in_the_manual_is_the_answer_to_its_sample() {
+    let manual = text("events/README.md");
+    let shown = manual.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let shown: Value = serde_json::from_str(shown).unwrap();
+    let snapshot = text("tests/it/snapshots/RunInstances.auto-scaling.snap");
+    let snapshot: Value = serde_json::from_str(snapshot.splitn(3, "---\n").nth(2).unwrap()).unwrap();
+    assert_eq!(shown, snapshot["answer"]);
+}
+
+#[test]
+fn the_manual_names_the_metric_of_each_alarm() {
+    let (manual, template) = (text("infra/README.md"), text("infra/template.yaml"));
+    let alarms: Vec<_> = template.split("    Type: AWS::CloudWatch::Alarm\n").collect();
+    assert_eq!(alarms.len(), 8);
+    for pair in alarms.windows(2) {
+        let name = pair[0].lines().last().unwrap().trim().trim_end_matches(':');
+        let value = |key: &str| pair[1].lines().find_map(|line| line.trim().strip_prefix(key)).unwrap();
+        let row = format!("| `{name}` | `{}`, `{}`, ", value("Namespace: "), value("MetricName: "));
+        assert!(manual.contains(&row), "{row}");
+    }
+}
+
+#[test]
 fn every_alarm_every_metric_and_every_kind_of_cause_has_its_place_in_the_manual() {
     let (manual, template) = (text("infra/README.md"), text("infra/template.yaml"));
     let alarms: Vec<_> = template.lines().filter_map(|line| line.strip_prefix("  ")?.strip_suffix("Alarm:")).collect();
