@@ -48,7 +48,7 @@ class Tree:
         built = self.root / "built"
         if binary is not None:
             built.write_bytes(binary)
-        environment = {name: value for name, value in os.environ.items() if name not in ("ARCHITECTURE", "MAKEFLAGS", "MFLAGS")}
+        environment = {name: value for name, value in os.environ.items() if name not in ("ARCHITECTURE", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
         environment |= KEYS | NO_FILES | {"RECORD": str(self.record), "BINARY": "" if binary is None else str(built), **variables}
         environment["PATH"] = f"{self.root / 'bin'}{os.pathsep}{environment['PATH']}"
         done = subprocess.run(command, cwd=self.root / folder, env=environment, umask=umask, input=answers, capture_output=True, text=True, check=False)
