@@ -7,13 +7,14 @@
 //!
 //! # Decisions
 //!
-//! | instance state | `http_endpoint` | `http_tokens` | exempt | decision |
-//! |---|---|---|---|---|
-//! | shutting-down, terminated | any | any | any | `Gone` |
-//! | any other | `disabled` | any | any | `EndpointDisabled` |
-//! | any other | anything else | `required` | any | `Compliant` |
-//! | any other | anything else | anything else | yes | `Exempt` |
-//! | any other | anything else | anything else | no | `RequireTokens` |
+//! | instance state | `http_endpoint` | `http_tokens` | managed by a service | exempt | decision |
+//! |---|---|---|---|---|---|
+//! | shutting-down, terminated | any | any | any | any | `Gone` |
+//! | any other | `disabled` | any | any | any | `EndpointDisabled` |
+//! | any other | anything else | `required` | any | any | `Compliant` |
+//! | any other | anything else | anything else | yes | any | `Managed` |
+//! | any other | anything else | anything else | no | yes | `Exempt` |
+//! | any other | anything else | anything else | no | no | `RequireTokens` |
 //!
 //! # Layout
 //!

@@ -127,6 +127,7 @@ pub(crate) fn log_instance(instance: &InstanceReport) {
             let class = if *retryable { "retryable" } else { "refused" };
             log_line!(error, instance, code, error, retryable, class, "tokens not required");
         }
+        Outcome::Managed { .. } => log_line!(info, instance, "managed by a service"),
         Outcome::NotFound => log_line!(info, instance, "EC2 does not know the instance"),
         Outcome::Compliant { .. } | Outcome::EndpointDisabled { .. } | Outcome::Gone { .. } => {
             log_line!(debug, instance, "nothing to do");
@@ -184,6 +185,7 @@ pub(crate) fn log_done(report: &Report) {
                 would_enforce = counts.would_enforce,
                 compliant = counts.compliant,
                 endpoint_disabled = counts.endpoint_disabled,
+                managed = counts.managed,
                 exempt = counts.exempt,
                 in_use = counts.in_use,
                 gone = counts.gone,
@@ -326,6 +328,7 @@ mod tests {
             Outcome::WouldEnforce { before: before.clone() },
             Outcome::Compliant { before: before.clone() },
             Outcome::EndpointDisabled { before: before.clone() },
+            Outcome::Managed { before: before.clone() },
             Outcome::Exempt { before: before.clone() },
             Outcome::InUse { before: before.clone(), calls_without_token: u64::MAX, in_days: u16::MAX },
             Outcome::Gone { before: before.clone() },
@@ -348,7 +351,7 @@ mod tests {
             log_done(&Report { results, ..report });
             log_other_roots(&endless(), &endless());
         });
-        assert_eq!(lines.len(), 9 + 5);
+        assert_eq!(lines.len(), 10 + 5);
         for line in lines {
             let json: Value = serde_json::from_str(&line).unwrap();
             assert!(line.len() <= LINE_BYTES, "{} bytes: {}", line.len(), json["message"]);

@@ -231,7 +231,9 @@ impl Ec2 for SdkEc2 {
                 filter("instance-state-name", ["pending", "running", "stopping", "stopped"]),
             ],
         };
-        let call = self.client.describe_instances().set_filters(Some(filters)).max_results(INSTANCES_PER_PAGE);
+        // EC2 leaves instances that a service manages out of lists unless it is asked for them.
+        let call = self.client.describe_instances().include_managed_resources(true);
+        let call = call.set_filters(Some(filters)).max_results(INSTANCES_PER_PAGE);
         let answer = Box::pin(call.set_next_token(next_token.map(str::to_owned)).send())
             .await
             .map_err(|error| failed(&error, IAM_ACTIONS[0]))?;

@@ -65,6 +65,7 @@ impl<E: Ec2> Enforcer<E> {
             Decision::Gone => Outcome::Gone { before },
             Decision::EndpointDisabled => Outcome::EndpointDisabled { before },
             Decision::Compliant => Outcome::Compliant { before },
+            Decision::Managed => Outcome::Managed { before },
             Decision::Exempt => Outcome::Exempt { before },
             Decision::RequireTokens => match self.settings.mode {
                 Mode::Observe => Outcome::WouldEnforce { before },
@@ -88,7 +89,7 @@ impl<E: Ec2> Enforcer<E> {
     /// What is to be reported of a described instance before anything is done to it.
     fn details(&self, instance: &Instance, judgement: Judgement, work: &Work) -> Details {
         let Judgement { decision, exemption } = judgement;
-        let is_violator = matches!(decision, Decision::Exempt | Decision::RequireTokens);
+        let is_violator = matches!(decision, Decision::Managed | Decision::Exempt | Decision::RequireTokens);
         let cause = || Box::new(cause(instance, work.origin(&instance.id), &self.settings.region));
         let (exemption, no_exemption) = match exemption {
             Ok(exemption) => (exemption, None),
@@ -123,8 +124,8 @@ impl<E: Ec2> Enforcer<E> {
     }
 
     async fn require_tokens(&self, instance: &Instance, work: &Work, deadline: Deadline) -> Outcome {
-        let Instance { id, metadata_options: before, managed_by, .. } = instance;
-        let before = before.clone();
+        let Instance { id, metadata_options, .. } = instance;
+        let before = metadata_options.clone();
         let require_tokens = async || self.ec2.require_tokens(id).await;
         let answer = call(&self.modify_rate, &self.settings.waits, deadline, require_tokens).await;
         let error = match answer {
@@ -132,12 +133,6 @@ impl<E: Ec2> Enforcer<E> {
             Ok(after) => not_applied(after.http_tokens.as_ref()),
             Err(error) if error.class == Class::NotFound => return not_found(id, work, Some(before)),
             Err(error) => Failure::from(error),
-        };
-        let error = match managed_by {
-            Some(service) if !error.retryable => {
-                Failure { message: format!("{} (the instance is managed by {service})", error.message), ..error }
-            }
-            Some(_) | None => error,
         };
         Outcome::Failed { before: Some(before), error }
     }

@@ -16,6 +16,8 @@ pub enum Decision {
     EndpointDisabled,
     /// Tokens are required already.
     Compliant,
+    /// Tokens are not required, and a service manages the instance: EC2 lets nobody else change it.
+    Managed,
     /// Tokens are not required, and an exemption in force allows that.
     Exempt,
     /// Tokens are not required: require them.
@@ -35,6 +37,8 @@ pub fn decide(instance: &Instance, exempt: bool) -> Decision {
         Decision::EndpointDisabled
     } else if options.http_tokens == Some(HttpTokens::Required) {
         Decision::Compliant
+    } else if instance.managed_by.is_some() {
+        Decision::Managed
     } else if exempt {
         Decision::Exempt
     } else {
@@ -70,13 +74,20 @@ mod tests {
     }
 
     /// The decision table of the README, written out as the order of its rows.
-    fn table(state: &str, http_endpoint: Option<&str>, http_tokens: Option<&str>, exempt: bool) -> Decision {
-        match (state, http_endpoint, http_tokens, exempt) {
-            ("shutting-down" | "terminated", _, _, _) => Decision::Gone,
-            (_, Some("disabled"), _, _) => Decision::EndpointDisabled,
-            (_, _, Some("required"), _) => Decision::Compliant,
-            (_, _, _, true) => Decision::Exempt,
-            (_, _, _, false) => Decision::RequireTokens,
+    fn table(
+        state: &str,
+        http_endpoint: Option<&str>,
+        http_tokens: Option<&str>,
+        managed: bool,
+        exempt: bool,
+    ) -> Decision {
+        match (state, http_endpoint, http_tokens, managed, exempt) {
+            ("shutting-down" | "terminated", _, _, _, _) => Decision::Gone,
+            (_, Some("disabled"), _, _, _) => Decision::EndpointDisabled,
+            (_, _, Some("required"), _, _) => Decision::Compliant,
+            (_, _, _, true, _) => Decision::Managed,
+            (_, _, _, false, true) => Decision::Exempt,
+            (_, _, _, false, false) => Decision::RequireTokens,
         }
     }
 
@@ -88,11 +99,13 @@ mod tests {
         for state in states {
             for endpoint in endpoints {
                 for token in tokens {
-                    for exempt in [false, true] {
+                    for (managed, exempt) in [(false, false), (false, true), (true, false), (true, true)] {
+                        let managed_by = managed.then(|| "eks.amazonaws.com".to_owned());
+                        let instance = Instance { managed_by, ..instance(state, endpoint, token) };
                         assert_eq!(
-                            decide(&instance(state, endpoint, token), exempt),
-                            table(state, endpoint, token, exempt),
-                            "{state} {endpoint:?} {token:?} exempt={exempt}"
+                            decide(&instance, exempt),
+                            table(state, endpoint, token, managed, exempt),
+                            "{state} {endpoint:?} {token:?} managed={managed} exempt={exempt}"
                         );
                     }
                 }
@@ -109,6 +122,7 @@ mod tests {
             (Decision::Compliant, true),
             (Decision::RequireTokens, true),
             (Decision::Exempt, false),
+            (Decision::Managed, false),
             (Decision::EndpointDisabled, false),
             (Decision::Gone, false),
         ] {

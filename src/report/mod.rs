@@ -154,6 +154,11 @@ pub enum Outcome {
         /// As described.
         before: MetadataOptions,
     },
+    /// Tokens are not required, and a service manages the instance, which alone may change it.
+    Managed {
+        /// As described.
+        before: MetadataOptions,
+    },
     /// Tokens are not required, and an exemption allows that.
     Exempt {
         /// As described.
@@ -194,6 +199,7 @@ impl Outcome {
             Self::WouldEnforce { .. } => "would_enforce",
             Self::Compliant { .. } => "compliant",
             Self::EndpointDisabled { .. } => "endpoint_disabled",
+            Self::Managed { .. } => "managed",
             Self::Exempt { .. } => "exempt",
             Self::InUse { .. } => "in_use",
             Self::Gone { .. } => "gone",
@@ -246,6 +252,8 @@ pub struct Counts {
     pub compliant: usize,
     /// [`Outcome::EndpointDisabled`].
     pub endpoint_disabled: usize,
+    /// [`Outcome::Managed`].
+    pub managed: usize,
     /// [`Outcome::Exempt`].
     pub exempt: usize,
     /// [`Outcome::InUse`].
@@ -266,6 +274,7 @@ impl Counts {
             Outcome::WouldEnforce { .. } => &mut self.would_enforce,
             Outcome::Compliant { .. } => &mut self.compliant,
             Outcome::EndpointDisabled { .. } => &mut self.endpoint_disabled,
+            Outcome::Managed { .. } => &mut self.managed,
             Outcome::Exempt { .. } => &mut self.exempt,
             Outcome::InUse { .. } => &mut self.in_use,
             Outcome::Gone { .. } => &mut self.gone,
@@ -291,6 +300,7 @@ impl InstanceReport {
             | Outcome::WouldEnforce { .. }
             | Outcome::Compliant { .. }
             | Outcome::EndpointDisabled { .. }
+            | Outcome::Managed { .. }
             | Outcome::Exempt { .. }
             | Outcome::InUse { .. }
             | Outcome::Gone { .. }
@@ -370,6 +380,7 @@ impl fmt::Display for Counts {
             would_enforce,
             compliant,
             endpoint_disabled,
+            managed,
             exempt,
             in_use,
             gone,
@@ -382,6 +393,7 @@ impl fmt::Display for Counts {
             (would_enforce, "would be enforced"),
             (compliant, "compliant"),
             (endpoint_disabled, "with a disabled endpoint"),
+            (managed, "managed by a service"),
             (exempt, "exempt"),
             (in_use, "in use without tokens"),
             (gone, "gone"),
@@ -461,6 +473,7 @@ mod tests {
             Outcome::WouldEnforce { before: before.clone() },
             Outcome::Compliant { before: before.clone() },
             Outcome::EndpointDisabled { before: before.clone() },
+            Outcome::Managed { before: before.clone() },
             Outcome::Exempt { before: before.clone() },
             Outcome::InUse { before: before.clone(), calls_without_token: 7, in_days: 14 },
             Outcome::Gone { before },

@@ -70,7 +70,11 @@ fn detail_type(outcome: &Outcome) -> Option<&'static str> {
         Outcome::Exempt { .. } => Some("IMDS Exemption Used"),
         Outcome::InUse { .. } => Some("IMDS Instance In Use"),
         Outcome::Failed { .. } => Some("IMDS Enforcement Failed"),
-        Outcome::Compliant { .. } | Outcome::EndpointDisabled { .. } | Outcome::Gone { .. } | Outcome::NotFound => None,
+        Outcome::Compliant { .. }
+        | Outcome::EndpointDisabled { .. }
+        | Outcome::Managed { .. }
+        | Outcome::Gone { .. }
+        | Outcome::NotFound => None,
     }
 }
 
@@ -101,8 +105,10 @@ fn what(instance: &InstanceReport) -> String {
             "session tokens are not required: {calls_without_token} calls without one in {in_days} days would have failed"
         ),
         Outcome::Failed { error, .. } => format!("requiring session tokens failed: {error}"),
-        Outcome::Compliant { .. } | Outcome::EndpointDisabled { .. } | Outcome::Gone { .. } | Outcome::NotFound => {
-            String::new()
-        }
+        Outcome::Compliant { .. }
+        | Outcome::EndpointDisabled { .. }
+        | Outcome::Managed { .. }
+        | Outcome::Gone { .. }
+        | Outcome::NotFound => String::new(),
     }
 }

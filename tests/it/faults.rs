@@ -63,13 +63,11 @@ async fn an_error_that_does_not_pass_fails_as_retryable_and_names_the_instance()
 async fn a_refusal_is_not_retried_and_says_what_to_do() {
     for (code, advice) in [
         ("UnauthorizedOperation", "grant ec2:ModifyInstanceMetadataOptions"),
-        ("OperationNotPermitted", "managed by eks.amazonaws.com"),
+        ("OperationNotPermitted", "ask the service or team"),
         ("UnsupportedOperation", "ask the service or team"),
         ("InvalidParameterValue", "A fault was injected"),
     ] {
-        let mut instances = violators(2);
-        instances[0].managed_by = Some("eks.amazonaws.com".to_owned());
-        let ec2 = local_ec2(instances);
+        let ec2 = local_ec2(violators(2));
         ec2.model().faults.add(fault(MODIFY, Some(&id(0)), None, error(code, 403)));
         let report = report(handle(&ec2, &run_instances((0..2).map(id))).await);
         assert_eq!((report.counts.enforced, report.counts.failed), (1, 1), "{code}");

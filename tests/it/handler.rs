@@ -229,3 +229,24 @@ async fn a_batch_with_a_message_that_could_not_be_named_fails_as_a_whole() {
         assert!(error.to_string().contains("Records"), "{error}");
     }
 }
+
+/// A violator that EKS manages, which lists leave out unless they ask for managed resources.
+fn hidden(id: &str) -> Instance {
+    let mut instance = Instance::new(id);
+    (instance.managed_by, instance.hidden_by_default) = (Some("eks.amazonaws.com".to_owned()), true);
+    instance
+}
+
+#[tokio::test]
+async fn what_a_service_manages_is_found_although_it_is_hidden_and_never_written_to() {
+    let ec2 = local_ec2([hidden(&id(0)), Instance::new(&id(1))]);
+    for event in [run_instances((0..2).map(id)), running(&id(0)), sample("ScheduledEvent/rule")] {
+        let report = report(handle(&ec2, &event).await);
+        assert_eq!((report.counts.managed, report.counts.failed), (1, 0), "{report}");
+        let [managed, ..] = &report.instances[..] else { panic!("the managed instance is listed") };
+        let cause = managed.details.cause.as_deref().unwrap();
+        assert_eq!((cause.kind.as_str(), cause.belongs_to()), ("service", Some("eks.amazonaws.com")));
+    }
+    assert!(writes_to(&ec2, &id(0)).is_empty());
+    assert_eq!(writes_to(&ec2, &id(1)).len(), 1);
+}

@@ -76,6 +76,9 @@ pub struct Instance {
     /// `Operator.Principal`, if a service manages it.
     #[serde(default)]
     pub managed_by: Option<String>,
+    /// `Operator.HiddenByDefault`: whether lists leave it out unless they ask for managed resources.
+    #[serde(default)]
+    pub hidden_by_default: bool,
     #[serde(default = "any_image")]
     pub image_id: String,
     #[serde(default = "any_type")]
@@ -121,6 +124,7 @@ impl Instance {
             metadata_options: MetadataOptions::default(),
             tags: BTreeMap::new(),
             managed_by: None,
+            hidden_by_default: false,
             image_id: any_image(),
             instance_type: any_type(),
             launch_time: now(),
@@ -347,7 +351,9 @@ impl Model {
     }
 
     fn describe_instances(&mut self, parameters: &Parameters) -> Result<Answer, Error> {
-        parameters.only(&["InstanceId", "Filter", "MaxResults", "NextToken"])?;
+        parameters.only(&["InstanceId", "Filter", "MaxResults", "NextToken", "IncludeManagedResources"])?;
+        // Only lists and filters leave managed instances out; a direct query of an id does not.
+        let shows_hidden = parameters.get("IncludeManagedResources") == Some("true");
         let max_results = parameters.number("MaxResults", 5..=1000)?;
         let ids = parameters.list("InstanceId");
         if !ids.is_empty() && max_results.is_some() {
@@ -367,8 +373,9 @@ impl Model {
 
         let mut matching = Vec::new();
         for instance in self.instances.values_mut() {
-            let named = ids.is_empty() || ids.contains(&instance.instance_id.as_str());
-            if !named || !filters.iter().all(|(name, values)| matches(instance, name, values)) {
+            let is_listed = ids.is_empty() && (shows_hidden || !instance.hidden_by_default);
+            let is_named = ids.contains(&instance.instance_id.as_str());
+            if !(is_listed || is_named) || !filters.iter().all(|(name, values)| matches(instance, name, values)) {
                 continue;
             }
             if instance.invisible_for_calls > 0 {
