@@ -188,15 +188,16 @@ pub struct Instance {
     pub managed_by: Option<String>,
     /// The image it was launched from.
     pub image_id: Option<String>,
-    /// When it was last launched or started.
-    pub launch_time: Option<DateTime<Utc>>,
+    /// When it was created: the earliest of its launch time, which moves with each start, and the times
+    /// at which its primary network interface and its root volume were attached.
+    pub created: Option<DateTime<Utc>>,
 }
 
 impl Instance {
     /// An instance of which nothing else is described.
     #[must_use]
     pub fn new(id: InstanceId, state: InstanceState, metadata_options: MetadataOptions) -> Self {
-        Self { id, state, metadata_options, tags: BTreeMap::new(), managed_by: None, image_id: None, launch_time: None }
+        Self { id, state, metadata_options, tags: BTreeMap::new(), managed_by: None, image_id: None, created: None }
     }
 
     /// Whether it looks like a host of containers: tags of EKS, Kubernetes or ECS, or their service

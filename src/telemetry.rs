@@ -129,6 +129,9 @@ pub(crate) fn log_instance(instance: &InstanceReport) {
         }
         Outcome::Managed { .. } => log_line!(info, instance, "managed by a service"),
         Outcome::NotFound => log_line!(info, instance, "EC2 does not know the instance"),
+        Outcome::Compliant { .. } | Outcome::Gone { .. } if instance.details.cause.is_some() => {
+            log_line!(info, instance, "tokens were not required");
+        }
         Outcome::Compliant { .. } | Outcome::EndpointDisabled { .. } | Outcome::Gone { .. } => {
             log_line!(debug, instance, "nothing to do");
         }
@@ -372,12 +375,24 @@ mod tests {
     fn an_instance_has_one_line_and_at_debug_only_where_there_is_nothing_to_do() {
         for outcome in outcomes() {
             let quiet = matches!(outcome.as_str(), "compliant" | "endpoint_disabled" | "gone");
-            let report = instance(outcome.clone());
+            let mut report = instance(outcome.clone());
+            report.details.cause = report.details.cause.filter(|_| !quiet);
             assert_eq!(logged(Level::INFO, || log_instance(&report)).len(), usize::from(!quiet), "{outcome:?}");
             let lines = logged(Level::DEBUG, || log_instance(&report));
             let [line] = &lines[..] else { panic!("one line: {lines:?}") };
             let line: Value = serde_json::from_str(line).unwrap();
             assert_eq!((&line["instance_id"], &line["outcome"]), (&"i-1a2b3c4d".into(), &outcome.as_str().into()));
+        }
+    }
+
+    #[test]
+    fn who_left_tokens_not_required_is_logged_although_they_are_required_by_now() {
+        for outcome in outcomes().into_iter().filter(|it| matches!(it.as_str(), "compliant" | "gone")) {
+            let lines = logged(Level::INFO, || log_instance(&instance(outcome)));
+            let [line] = &lines[..] else { panic!("one line: {lines:?}") };
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["message"], "tokens were not required");
+            assert!(line["actor"].is_string() && line["cause"].is_string());
         }
     }
 

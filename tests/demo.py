@@ -30,6 +30,8 @@ SAMPLES = [
     "ModifyInstanceMetadataOptions/endpoint-enabled-without-tokens",
     "ModifyInstanceMetadataOptions/endpoint-disabled",
     "StateChange/pending",
+    "StateChange/of-a-launch",
+    "RunInstances/asks-for-optional",
     "StateChange/terminated",
     "RunInstances/failed",
     "Other/another-region",
@@ -129,7 +131,9 @@ def summary(answer):
     if "counts" not in report:
         return f"failed: {json.dumps(report)[:110]}"
     counts = {name: count for name, count in report["counts"].items() if count and name != "examined"}
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
+    causes = [it["cause"] for it in report["instances"] if it["outcome"] == "compliant" and "cause" in it]
+    known = {f"left open by {cause['actor'].split(':')[-1]} ({cause['kind']})" for cause in causes}
+    return ", ".join([*(f"{count} {name}" for name, count in counts.items()), *sorted(known)])
 
 
 def table(rows):

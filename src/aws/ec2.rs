@@ -23,7 +23,7 @@ use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
 use aws_sdk_ec2::operation::modify_instance_metadata_options::ModifyInstanceMetadataOptionsError;
 use aws_sdk_ec2::types;
 use aws_smithy_types::body::SdkBody;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 
 use super::error::{Class, Error, chain};
 use crate::instance::{Instance, InstanceId, InstanceState, MetadataOptions};
@@ -280,8 +280,22 @@ fn described(instance: &types::Instance) -> Result<Instance, Error> {
         tags: tags.collect(),
         managed_by: operator.map(|operator| operator.principal().unwrap_or("a service").to_owned()),
         image_id: instance.image_id().map(str::to_owned),
-        launch_time: instance.launch_time().and_then(|time| DateTime::from_timestamp(time.secs(), 0)),
+        created: created(instance),
     })
+}
+
+/// When an instance was created. EC2's model of the API says that the attach time of the primary
+/// network interface is the time of the first launch.
+fn created(instance: &types::Instance) -> Option<DateTime<Utc>> {
+    let is_primary = |it: &&types::InstanceNetworkInterfaceAttachment| {
+        it.device_index() == Some(0) && it.network_card_index().is_none_or(|card| card == 0)
+    };
+    let attachments = instance.network_interfaces().iter().filter_map(|it| it.attachment()).filter(is_primary);
+    let volumes = instance.block_device_mappings().iter();
+    let root = volumes.filter(|it| it.device_name().is_some() && it.device_name() == instance.root_device_name());
+    let root = root.filter_map(|it| it.ebs()?.attach_time());
+    let times = instance.launch_time().into_iter().chain(attachments.filter_map(|it| it.attach_time())).chain(root);
+    times.filter_map(|time| DateTime::from_timestamp(time.secs(), 0)).min()
 }
 
 fn metadata_options(options: &types::InstanceMetadataOptionsResponse) -> MetadataOptions {
@@ -383,6 +397,34 @@ mod tests {
             context.set_output_or_error(Err(OrchestratorError::operation(Failed::erase(refused(code)))));
             assert_eq!(Retries.classify_retry(&context), expected, "{code}");
         }
+    }
+
+    #[test]
+    fn an_instance_was_created_at_the_earliest_of_launch_primary_interface_and_root_volume() {
+        let time = |secs: i64| aws_smithy_types::DateTime::from_secs(secs);
+        let interface = |index, card, secs| {
+            let attachment = types::InstanceNetworkInterfaceAttachment::builder().device_index(index);
+            let attachment = attachment.network_card_index(card).attach_time(time(secs)).build();
+            types::InstanceNetworkInterface::builder().attachment(attachment).build()
+        };
+        let volume = |name: &str, secs| {
+            let ebs = types::EbsInstanceBlockDevice::builder().attach_time(time(secs)).build();
+            types::InstanceBlockDeviceMapping::builder().device_name(name).ebs(ebs).build()
+        };
+        for (launch, primary, root) in [(300, 400, 500), (500, 300, 400), (400, 500, 300)] {
+            let instance = types::Instance::builder()
+                .launch_time(time(launch))
+                .network_interfaces(interface(1, 0, 100))
+                .network_interfaces(interface(0, 1, 100))
+                .network_interfaces(interface(0, 0, primary))
+                .root_device_name("/dev/xvda")
+                .block_device_mappings(volume("/dev/sdf", 100))
+                .block_device_mappings(volume("/dev/xvda", root))
+                .build();
+            assert_eq!(created(&instance).map(|time| time.timestamp()), Some(300), "{launch} {primary} {root}");
+        }
+        let without_root_name = types::Instance::builder().block_device_mappings(volume("/dev/xvda", 100)).build();
+        assert_eq!(created(&without_root_name), None);
     }
 
     #[test]

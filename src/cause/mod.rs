@@ -218,7 +218,7 @@ impl Origins {
         Self {
             launch_template: tagged.or(named_by_call),
             auto_scaling_group: tag("aws:autoscaling:groupName"),
-            eks_cluster: tag("eks:cluster-name").or_else(|| tag("aws:eks:cluster-name")),
+            eks_cluster: ["eks:cluster-name", "aws:eks:cluster-name", "eks:eks-cluster-name"].into_iter().find_map(tag),
             eks_node_group: tag("eks:nodegroup-name"),
             fleet: tag("aws:ec2:fleet-id"),
             spot_fleet: tag("aws:ec2spot:fleet-request-id"),
@@ -229,7 +229,7 @@ impl Origins {
     }
 }
 
-/// Why the tokens of `instance`, a violator of `region`, are not required; `origin` is the call by
+/// Why the tokens of `instance`, of `region`, are or were not required; `origin` is the call by
 /// which an event named it.
 #[must_use]
 pub fn cause(instance: &Instance, origin: Option<&Origin>, region: &str) -> Cause {
@@ -239,7 +239,9 @@ pub fn cause(instance: &Instance, origin: Option<&Origin>, region: &str) -> Caus
     let (kind, evidence) = asked_for
         .map(|kind| (kind, Evidence::Event))
         .or_else(|| kind_by_description(&origins, instance).map(|kind| (kind, Evidence::Description)))
-        .or_else(|| kind_by_caller(origin?, &caller, &origins).map(|kind| (kind, Evidence::Event)))
+        .or_else(|| kind_by_service(caller.service.as_deref()?).map(|kind| (kind, Evidence::Event)))
+        .or_else(|| kind_by_template(&origins, instance))
+        .or_else(|| kind_by_caller(origin?, &caller).map(|kind| (kind, Evidence::Event)))
         .unwrap_or((Kind::Unknown, Evidence::None));
     let commands = mend::commands(kind, &origins, &instance.metadata_options, region);
     let (role, session) = caller.actor.as_deref().and_then(role_and_session).unzip();
@@ -261,7 +263,7 @@ pub fn cause(instance: &Instance, origin: Option<&Origin>, region: &str) -> Caus
 /// Whether the call launched the instance with tokens required: what it has now, it got later.
 fn launched_with_tokens_required(origin: &Origin, instance: &Instance) -> bool {
     match &origin.call {
-        Call::RunInstances { required_at_launch, .. } => required_at_launch.contains(&instance.id),
+        Call::RunInstances { at_launch, .. } => at_launch.required.contains(&instance.id),
         Call::ModifyInstanceMetadataOptions { .. } => false,
     }
 }
@@ -299,22 +301,35 @@ fn kind_by_description(origins: &Origins, instance: &Instance) -> Option<Kind> {
         (origins.auto_scaling_group.is_some(), Kind::AutoScalingGroup),
         (origins.fleet.is_some(), Kind::Ec2Fleet),
         (origins.spot_fleet.is_some(), Kind::Spot),
-        (instance.tags.contains_key("aws:ec2launchtemplate:id"), Kind::LaunchTemplate),
     ];
     facts.into_iter().find_map(|(holds, kind)| holds.then_some(kind))
 }
 
+/// The kind, by a service that launches what the account has configured there: that is to be mended,
+/// also where the service launched from a template.
+fn kind_by_service(service: &str) -> Option<Kind> {
+    match service {
+        "batch.amazonaws.com" => Some(Kind::Batch),
+        "elasticbeanstalk.amazonaws.com" => Some(Kind::ElasticBeanstalk),
+        "spot.amazonaws.com" | "spotfleet.amazonaws.com" => Some(Kind::Spot),
+        "ec2fleet.amazonaws.com" => Some(Kind::Ec2Fleet),
+        "autoscaling.amazonaws.com" => Some(Kind::AutoScalingGroup),
+        _ => None,
+    }
+}
+
+/// The launch template, if the instance's tags or the call name one.
+fn kind_by_template(origins: &Origins, instance: &Instance) -> Option<(Kind, Evidence)> {
+    origins.launch_template.as_ref()?;
+    let is_tagged = instance.tags.contains_key("aws:ec2launchtemplate:id");
+    Some((Kind::LaunchTemplate, if is_tagged { Evidence::Description } else { Evidence::Event }))
+}
+
 /// The kind, by who called for a launch that did not ask for it, or what decided in its place.
-fn kind_by_caller(origin: &Origin, caller: &Caller, origins: &Origins) -> Option<Kind> {
+fn kind_by_caller(origin: &Origin, caller: &Caller) -> Option<Kind> {
     let Call::RunInstances { is_whole, spot, .. } = &origin.call else { return None };
-    match caller.service.as_deref() {
-        Some("batch.amazonaws.com") => Some(Kind::Batch),
-        Some("elasticbeanstalk.amazonaws.com") => Some(Kind::ElasticBeanstalk),
-        Some("spot.amazonaws.com" | "spotfleet.amazonaws.com") => Some(Kind::Spot),
-        Some("ec2fleet.amazonaws.com") => Some(Kind::Ec2Fleet),
-        Some("autoscaling.amazonaws.com") => Some(Kind::AutoScalingGroup),
+    match caller.service {
         Some(_) => Some(Kind::Service),
-        None if origins.launch_template.is_some() => Some(Kind::LaunchTemplate),
         None if *spot && !is_whole => Some(Kind::Spot),
         None => is_whole.then_some(Kind::Defaults),
     }
@@ -329,11 +344,10 @@ fn role_and_session(arn: &str) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::event::AtLaunch;
     use crate::instance::{InstanceState, MetadataOptions};
 
     const REGION: &str = "us-east-1";
@@ -365,13 +379,13 @@ mod tests {
             launch_template: None,
             spot: false,
             is_whole: true,
-            required_at_launch: BTreeSet::new(),
+            at_launch: AtLaunch::default(),
         }
     }
 
     fn change(tokens: Option<&str>, endpoint: Option<&str>) -> Call {
         let [http_tokens, http_endpoint] = [tokens, endpoint].map(|it| it.map(str::to_owned));
-        Call::ModifyInstanceMetadataOptions { http_tokens, http_endpoint }
+        Call::ModifyInstanceMetadataOptions { http_tokens, http_endpoint, left_open: None }
     }
 
     /// Kind, evidence, actor and commands, as the report spells them.
@@ -436,6 +450,9 @@ mod tests {
 
     #[test]
     fn a_launch_by_a_service_is_its_own_kind_or_the_services() {
+        for (service, kind) in [("batch.amazonaws.com", "batch"), ("spotfleet.amazonaws.com", "spot")] {
+            assert_eq!(reported(&[TEMPLATE], Some(&by(Some(service), launch(None)))).0, kind, "before its template");
+        }
         for (service, kind) in [
             ("batch.amazonaws.com", "batch"),
             ("spot.amazonaws.com", "spot"),
@@ -469,8 +486,8 @@ mod tests {
     #[test]
     fn what_came_up_with_tokens_required_was_changed_by_somebody_unknown() {
         let mut call = launch(None);
-        if let Call::RunInstances { required_at_launch, .. } = &mut call {
-            required_at_launch.insert(ID.parse().unwrap());
+        if let Call::RunInstances { at_launch, .. } = &mut call {
+            at_launch.required.insert(ID.parse().unwrap());
         }
         let (kind, _, actor, _) = reported(&[GROUP], Some(&by(None, call)));
         assert_eq!((kind, actor), (json!("modification"), json!("unknown")));

@@ -38,7 +38,7 @@ impl<E: Ec2> Enforcer<E> {
                 self.leave(instance, work, |before| Outcome::Failed { before: Some(before), error })
             }
             Finding::Unknown(id) => {
-                let outcome = not_found(&id, work, None);
+                let outcome = self.not_found(&id, work, None);
                 (id, outcome, Details::default())
             }
             Finding::Failed(id, error) => (id, Outcome::Failed { before: None, error }, Details::default()),
@@ -89,14 +89,20 @@ impl<E: Ec2> Enforcer<E> {
     /// What is to be reported of a described instance before anything is done to it.
     fn details(&self, instance: &Instance, judgement: Judgement, work: &Work) -> Details {
         let Judgement { decision, exemption } = judgement;
-        let is_violator = matches!(decision, Decision::Managed | Decision::Exempt | Decision::RequireTokens);
-        let cause = || Box::new(cause(instance, work.origin(&instance.id), &self.settings.region));
+        let origin = work.origin(&instance.id);
+        let has_cause = match decision {
+            Decision::Managed | Decision::Exempt | Decision::RequireTokens => true,
+            // The event that knows the caller comes later than the one by which tokens were required.
+            Decision::Compliant | Decision::Gone => origin.is_some_and(|it| it.left_open(&instance.id)),
+            Decision::EndpointDisabled => false,
+        };
+        let cause = || Box::new(cause(instance, origin, &self.settings.region));
         let (exemption, no_exemption) = match exemption {
             Ok(exemption) => (exemption, None),
             Err(no_exemption) => (None, Some(no_exemption)),
         };
         Details {
-            cause: is_violator.then(cause),
+            cause: has_cause.then(cause),
             exemption: exemption.filter(|_| decision == Decision::Exempt),
             no_exemption: no_exemption.filter(|_| decision == Decision::RequireTokens),
             warnings: hop_limit_warning(instance, decision).into_iter().collect(),
@@ -123,6 +129,19 @@ impl<E: Ec2> Enforcer<E> {
         (instance.id, outcome, Details { time_to_enforce_ms, undo: Some(undo), ..details })
     }
 
+    /// The outcome of an instance that EC2 does not know: a failure if an event says that it exists.
+    fn not_found(&self, id: &InstanceId, work: &Work, before: Option<MetadataOptions>) -> Outcome {
+        if !work.must_exist(id, (self.clock)()) {
+            return Outcome::NotFound;
+        }
+        let error = Failure {
+            code: "InvalidInstanceID.NotFound".to_owned(),
+            message: "EC2 does not know the instance yet, although an event says that it exists".to_owned(),
+            retryable: true,
+        };
+        Outcome::Failed { before, error }
+    }
+
     async fn require_tokens(&self, instance: &Instance, work: &Work, deadline: Deadline) -> Outcome {
         let Instance { id, metadata_options, .. } = instance;
         let before = metadata_options.clone();
@@ -131,7 +150,7 @@ impl<E: Ec2> Enforcer<E> {
         let error = match answer {
             Ok(after) if after.http_tokens == Some(HttpTokens::Required) => return Outcome::Enforced { before, after },
             Ok(after) => not_applied(after.http_tokens.as_ref()),
-            Err(error) if error.class == Class::NotFound => return not_found(id, work, Some(before)),
+            Err(error) if error.class == Class::NotFound => return self.not_found(id, work, Some(before)),
             Err(error) => Failure::from(error),
         };
         Outcome::Failed { before: Some(before), error }
@@ -142,19 +161,6 @@ impl<E: Ec2> Enforcer<E> {
 pub(super) fn malformed(id: &MalformedInstanceId) -> InstanceReport {
     let error = Failure { code: "InvalidInstanceID.Malformed".to_owned(), message: id.to_string(), retryable: false };
     InstanceReport::new(id.as_str(), Outcome::Failed { before: None, error })
-}
-
-/// The outcome of an instance that EC2 does not know: a failure if an event says that it must exist.
-fn not_found(id: &InstanceId, work: &Work, before: Option<MetadataOptions>) -> Outcome {
-    if !work.must_exist(id) {
-        return Outcome::NotFound;
-    }
-    let error = Failure {
-        code: "InvalidInstanceID.NotFound".to_owned(),
-        message: "EC2 does not know the instance yet, although an event says that it exists".to_owned(),
-        retryable: true,
-    };
-    Outcome::Failed { before, error }
 }
 
 /// The failure of a call that EC2 answered without an error and without requiring tokens.

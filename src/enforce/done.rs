@@ -33,13 +33,13 @@ impl Done {
             (Some(_), false) => self.violators_failed = true,
             (None, _) => {}
         }
+        self.refused += usize::from(instance.failure().is_some_and(|failure| !failure.retryable));
         self.time_to_enforce_ms.extend(instance.details.time_to_enforce_ms);
-        self.list(instance);
+        self.instances.add(instance);
     }
 
-    /// Adds an instance that is none that EC2 could know.
-    pub(super) fn list(&mut self, instance: InstanceReport) {
-        self.refused += usize::from(instance.failure().is_some_and(|failure| !failure.retryable));
+    /// Adds what stood in an id's place: EC2 was not asked, so it has refused nothing.
+    pub(super) fn add_malformed(&mut self, instance: InstanceReport) {
         self.instances.add(instance);
     }
 
@@ -62,7 +62,7 @@ impl Done {
     /// Whether anything that these targets asked for failed.
     fn failed_for(&self, targets: &Targets) -> bool {
         !targets.malformed.is_empty()
-            || (targets.violators && (self.error.is_some() || self.violators_failed))
+            || (targets.violators.is_some() && (self.error.is_some() || self.violators_failed))
             || targets.named.iter().any(|id| self.failed.contains(id))
     }
 }

@@ -105,12 +105,12 @@ impl<E: Ec2> Enforcer<E> {
         deadline: Deadline,
         findings: &mpsc::Sender<Finding>,
     ) -> Option<Failure> {
-        if !work.violators {
+        if work.violators.is_none() {
             return None;
         }
         let result = self.pages(Which::Violators, deadline, async |page| {
-            let unnamed = page.into_iter().filter(|instance| !work.names(&instance.id));
-            let (spared, others): (Vec<_>, _) = unnamed.partition(|instance| self.may_be_spared(instance, work));
+            let found = page.into_iter().filter(|instance| work.is_violator_to_look_after(instance));
+            let (spared, others): (Vec<_>, _) = found.partition(|instance| self.may_be_spared(instance, work));
             for instance in others {
                 send(findings, Finding::Described(instance)).await;
             }

@@ -270,7 +270,7 @@ impl<E: Ec2> Enforcer<E> {
         for id in &work.malformed {
             let instance = conclude::malformed(id);
             self.record(&instance, work.whole(), &results).await;
-            done.list(instance);
+            done.add_malformed(instance);
         }
         done
     }

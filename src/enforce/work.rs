@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::event::{EventSummary, Message, Origin, Request, Targets};
+use crate::event::{EventSummary, Message, Origin, Request, Targets, Violators};
 use crate::instance::{Instance, InstanceId, MalformedInstanceId};
 
-/// How much earlier than the event an instance may have been launched to be of its launch.
-const BEFORE_EVENT: TimeDelta = TimeDelta::minutes(5);
+/// For how long after an event EC2 knows an instance that the event named, and that was terminated
+/// since: about an hour.
+const EC2_REMEMBERS: TimeDelta = TimeDelta::hours(1);
 
 /// What one invocation looks after.
 #[derive(Debug, Default)]
@@ -18,17 +19,25 @@ pub(super) struct Work {
     event: Arc<EventSummary>,
     named: BTreeMap<InstanceId, Named>,
     pub(super) malformed: BTreeSet<MalformedInstanceId>,
-    /// Whether every violator of the Region is looked after as well.
-    pub(super) violators: bool,
-    /// The earliest launch that named no instances: what was launched since is new.
-    launch_time: Option<DateTime<Utc>>,
+    /// Which violators of the Region are looked after as well.
+    pub(super) violators: Option<Violators>,
+    /// The earliest launch that may not have named all its instances.
+    cut_launch: Option<CutLaunch>,
+}
+
+/// A launch that may not have named all its instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct CutLaunch {
+    /// What was created since is of this launch, as far as is known.
+    since: DateTime<Utc>,
+    time: DateTime<Utc>,
 }
 
 /// An instance that events named.
 #[derive(Debug, Clone, Default)]
 struct Named {
-    /// Whether not finding it is a failure.
-    must_exist: bool,
+    /// The events that say that it exists, by their times.
+    must_exist: Vec<Option<DateTime<Utc>>>,
     /// The event whose call explains the most.
     event: Arc<EventSummary>,
     origin: Option<Arc<Origin>>,
@@ -37,19 +46,21 @@ struct Named {
 }
 
 impl Named {
-    fn add(&mut self, event: &Arc<EventSummary>, origin: Option<&Arc<Origin>>, must_exist: bool) {
-        self.must_exist |= must_exist;
+    fn add(&mut self, id: &InstanceId, event: &Arc<EventSummary>, origin: Option<&Arc<Origin>>, must_exist: bool) {
+        if must_exist {
+            self.must_exist.push(event.time);
+        }
         self.since = self.since.into_iter().chain(event.time).min();
-        if self.event.name.is_empty() || explains(origin) >= explains(self.origin.as_ref()) {
+        if self.event.name.is_empty() || explains(origin, id) >= explains(self.origin.as_ref(), id) {
             self.event = Arc::clone(event);
             self.origin = origin.cloned();
         }
     }
 }
 
-/// How much the call of an event explains why tokens are not required.
-fn explains(origin: Option<&Arc<Origin>>) -> u8 {
-    origin.map_or(0, |origin| if origin.call.loosens() { 2 } else { 1 })
+/// How much the call of an event explains why the instance's tokens are not required.
+fn explains(origin: Option<&Arc<Origin>>, id: &InstanceId) -> u8 {
+    origin.map_or(0, |origin| 1 + u8::from(origin.left_open(id)) + u8::from(origin.call.loosens()))
 }
 
 impl Work {
@@ -73,12 +84,12 @@ impl Work {
 
     fn add(&mut self, targets: &Targets, event: &Arc<EventSummary>, origin: Option<&Arc<Origin>>) {
         for id in &targets.named {
-            self.named.entry(id.clone()).or_default().add(event, origin, targets.must_exist);
+            self.named.entry(id.clone()).or_default().add(id, event, origin, targets.must_exist);
         }
         self.malformed.extend(targets.malformed.iter().cloned());
-        self.violators |= targets.violators;
-        if targets.violators && targets.must_exist {
-            self.launch_time = self.launch_time.into_iter().chain(event.time).min();
+        self.violators = self.violators.into_iter().chain(targets.violators).reduce(Violators::or);
+        if let (Some(Violators::CreatedSince(since)), Some(time)) = (targets.violators, event.time) {
+            self.cut_launch = self.cut_launch.into_iter().chain([CutLaunch { since, time }]).min();
         }
     }
 
@@ -92,18 +103,31 @@ impl Work {
         self.named.contains_key(id)
     }
 
-    /// Whether an event says that the instance exists, now or soon.
-    pub(super) fn must_exist(&self, id: &InstanceId) -> bool {
-        self.named.get(id).is_some_and(|named| named.must_exist)
+    /// Whether an event says that the instance exists, `now` or soon. After an hour EC2 may have
+    /// forgotten it: an event says so for no longer, unless its time is not known.
+    pub(super) fn must_exist(&self, id: &InstanceId, now: DateTime<Utc>) -> bool {
+        let is_recent =
+            |time: &Option<DateTime<Utc>>| time.is_none_or(|time| now.signed_duration_since(time) <= EC2_REMEMBERS);
+        self.named.get(id).is_some_and(|named| named.must_exist.iter().any(is_recent))
+    }
+
+    /// Whether an instance that was found by filter is one that is looked after.
+    pub(super) fn is_violator_to_look_after(&self, instance: &Instance) -> bool {
+        let is_asked_for = match self.violators {
+            Some(Violators::All) => true,
+            Some(Violators::CreatedSince(since)) => instance.created.is_none_or(|created| created >= since),
+            None => false,
+        };
+        is_asked_for && !self.names(&instance.id)
     }
 
     /// The time of the first event that led to this instance. What the sweep finds has none: nothing
     /// says since when its tokens are not required.
     pub(super) fn since(&self, instance: &Instance) -> Option<DateTime<Utc>> {
-        self.named.get(&instance.id).map_or_else(
-            || self.launch_time.filter(|time| instance.launch_time.is_some_and(|it| it + BEFORE_EVENT >= *time)),
-            |named| named.since,
-        )
+        let of_launch = |launch: &CutLaunch| instance.created.is_some_and(|created| created >= launch.since);
+        self.named
+            .get(&instance.id)
+            .map_or_else(|| self.cut_launch.filter(of_launch).map(|launch| launch.time), |named| named.since)
     }
 
     /// The call by which an event named the instance.
@@ -125,7 +149,7 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Call, Caller};
+    use crate::event::{AtLaunch, Call, Caller};
 
     fn id() -> InstanceId {
         "i-0123456789abcdef0".parse().unwrap()
@@ -142,7 +166,62 @@ mod tests {
             for must_exist in order {
                 work.add(&targets(must_exist), &Arc::default(), None);
             }
-            assert!(work.must_exist(&id()));
+            assert!(work.must_exist(&id(), Utc::now()));
+        }
+    }
+
+    #[test]
+    fn a_later_change_of_another_option_does_not_hide_who_left_it_open() {
+        let mut at_launch = AtLaunch::default();
+        at_launch.open.insert(id());
+        let launch =
+            Call::RunInstances { http_tokens: None, launch_template: None, spot: false, is_whole: true, at_launch };
+        let change = Call::ModifyInstanceMetadataOptions {
+            http_tokens: Some("required".to_owned()),
+            http_endpoint: None,
+            left_open: Some(false),
+        };
+        let [launch, change] = [launch, change].map(|call| Arc::new(Origin { caller: Caller::default(), call }));
+        for order in [[&launch, &change], [&change, &launch]] {
+            let mut work = Work::default();
+            for origin in order {
+                let event = EventSummary { name: "call".to_owned(), ..EventSummary::default() };
+                work.add(&targets(true), &Arc::new(event), Some(origin));
+            }
+            assert_eq!(work.origin(&id()), Some(&*launch));
+        }
+    }
+
+    #[test]
+    fn an_event_says_for_an_hour_that_its_instance_exists() {
+        let time: DateTime<Utc> = "2026-11-02T09:14:07Z".parse().unwrap();
+        let at = |times: &[DateTime<Utc>], now| {
+            let mut work = Work::default();
+            for time in times {
+                let event = EventSummary { time: Some(*time), ..EventSummary::default() };
+                work.add(&targets(true), &Arc::new(event), None);
+            }
+            work.must_exist(&id(), now)
+        };
+        assert!(at(&[time], time + TimeDelta::minutes(60)));
+        assert!(!at(&[time], time + TimeDelta::minutes(61)));
+        assert!(at(&[DateTime::<Utc>::MAX_UTC], time), "the end of time is no panic");
+        assert!(at(&[time, time + TimeDelta::minutes(30)], time + TimeDelta::minutes(61)), "a later event counts");
+    }
+
+    #[test]
+    fn of_two_events_the_wider_filter_counts() {
+        let since = |time: &str| Violators::CreatedSince(time.parse().unwrap());
+        let (early, late) = (since("2026-11-02T09:00:00Z"), since("2026-11-02T10:00:00Z"));
+        for (one, other, both) in [(early, late, early), (late, Violators::All, Violators::All)] {
+            for order in [[one, other], [other, one]] {
+                let mut work = Work::default();
+                for violators in order {
+                    let targets = Targets { violators: Some(violators), ..Targets::default() };
+                    work.add(&targets, &Arc::default(), None);
+                }
+                assert_eq!(work.violators, Some(both));
+            }
         }
     }
 
@@ -154,7 +233,7 @@ mod tests {
             ..EventSummary::default()
         };
         let http_tokens = Some("optional".to_owned());
-        let call = Call::ModifyInstanceMetadataOptions { http_tokens, http_endpoint: None };
+        let call = Call::ModifyInstanceMetadataOptions { http_tokens, http_endpoint: None, left_open: None };
         let origin = Arc::new(Origin { caller: Caller::default(), call });
         let (state_change, change) =
             (event("running", "2026-11-02T09:14:07Z"), event("Modify", "2026-11-02T09:14:09Z"));

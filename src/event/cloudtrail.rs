@@ -3,17 +3,19 @@
 //! CloudTrail's JSON is not typed: a single item stands where a list is usual, fields are null,
 //! missing, replaced by `omitted`, or of another shape. So every level is read tolerantly: what has
 //! another shape than expected reads as absent, and what is absent makes the function look at more
-//! instances, or refuse the event, never at fewer.
+//! instances, or refuse the event, never at fewer. Only a launch that names neither all its instances
+//! nor a readable time leaves nothing to look for.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::json::{Collect, Cuttable, Level, OneOrMany, Raw, object};
-use super::{EventError, EventSummary, Ignored, Request, Targets, instance_id};
+use super::{EventError, EventSummary, Ignored, Request, Targets, Violators, instance_id};
 use crate::instance::InstanceId;
 
 /// EventBridge's `detail-type` of a record.
@@ -85,6 +87,16 @@ struct Modification<'a> {
 struct MetadataOptions<'a> {
     #[serde(borrow, alias = "HttpTokens")]
     http_tokens: Raw<'a>,
+    #[serde(alias = "HttpEndpoint")]
+    http_endpoint: Raw<'a>,
+}
+
+impl MetadataOptions<'_> {
+    /// Whether requests without a token are answered under these options, if they say.
+    fn are_open(&self) -> Option<bool> {
+        let tokens = self.http_tokens.str()?;
+        Some(tokens != "required" && !self.http_endpoint.is("disabled"))
+    }
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -115,6 +127,8 @@ struct ResponseElements<'a> {
     // The answer to a modification that is not nested.
     #[serde(alias = "InstanceId")]
     instance_id: Raw<'a>,
+    #[serde(alias = "InstanceMetadataOptions")]
+    instance_metadata_options: Level<MetadataOptions<'a>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -138,13 +152,24 @@ struct LaunchedInstance<'a> {
 struct Modified<'a> {
     #[serde(borrow, alias = "InstanceId")]
     instance_id: Raw<'a>,
+    #[serde(alias = "InstanceMetadataOptions")]
+    instance_metadata_options: Level<MetadataOptions<'a>>,
 }
 
-/// The instances that a launch answered with, and which of them came up with tokens required.
+/// What `userIdentity.invokedBy` is for people in the console, by real records, where the caller has an
+/// ARN that is not a service-linked role's.
+const INVOKED_BY_PEOPLE: [&str; 2] = ["signin.amazonaws.com", "AWS Internal"];
+
+/// How much earlier than the event's time an instance of a launch may have been created.
+const BEFORE_EVENT: TimeDelta = TimeDelta::minutes(5);
+
+/// The instances that a launch answered with, and how they came up.
 #[derive(Default)]
 struct Launched {
     targets: Targets,
-    required_at_launch: BTreeSet<InstanceId>,
+    /// Whether an item names no instance.
+    is_cut: bool,
+    at_launch: AtLaunch,
 }
 
 /// A call that may have left tokens not required, and its caller. It is for the report: no decision
@@ -162,7 +187,8 @@ pub struct Origin {
 pub struct Caller {
     /// The ARN of `userIdentity`, or the service in its place.
     pub actor: Option<String>,
-    /// `userIdentity.invokedBy`: the service that called for the actor, or as it.
+    /// `userIdentity.invokedBy`: the service that called for the actor, or as it; none for people in
+    /// the console.
     pub service: Option<String>,
     /// `sourceIPAddress`: an address, or a service's name.
     pub source_address: Option<String>,
@@ -181,8 +207,8 @@ pub enum Call {
         spot: bool,
         /// Whether the request is recorded as it was sent: what it does not say, it did not ask for.
         is_whole: bool,
-        /// Those that came up with tokens required: what they have now, they got later.
-        required_at_launch: BTreeSet<InstanceId>,
+        /// How its instances came up.
+        at_launch: AtLaunch,
     },
     /// `ModifyInstanceMetadataOptions`.
     ModifyInstanceMetadataOptions {
@@ -190,7 +216,35 @@ pub enum Call {
         http_tokens: Option<String>,
         /// `HttpEndpoint` of the request.
         http_endpoint: Option<String>,
+        /// Whether the answer shows that requests without a token are answered now, if it says.
+        left_open: Option<bool>,
     },
+}
+
+/// How the instances of a launch came up, as its answer says. Those of which it does not say are in
+/// neither set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AtLaunch {
+    /// Those whose tokens were required: what they have now, they got later.
+    pub required: BTreeSet<InstanceId>,
+    /// Those whose tokens were not required, and whose endpoint was not disabled.
+    pub open: BTreeSet<InstanceId>,
+}
+
+impl Origin {
+    /// Whether the record itself shows that the call left this instance open to requests without a
+    /// token. A change of the hop limit must name the endpoint too, so that naming it shows nothing.
+    #[must_use]
+    pub fn left_open(&self, id: &InstanceId) -> bool {
+        match &self.call {
+            Call::RunInstances { at_launch, .. } => at_launch.open.contains(id),
+            Call::ModifyInstanceMetadataOptions { left_open: Some(left_open), .. } => *left_open,
+            Call::ModifyInstanceMetadataOptions { http_tokens, http_endpoint, left_open: None } => {
+                http_tokens.as_ref().is_some_and(|tokens| tokens != "required")
+                    && http_endpoint.as_deref() != Some("disabled")
+            }
+        }
+    }
 }
 
 impl Call {
@@ -200,7 +254,7 @@ impl Call {
         match self {
             Self::RunInstances { .. } => false,
             Self::ModifyInstanceMetadataOptions { http_tokens: Some(tokens), .. } => tokens != "required",
-            Self::ModifyInstanceMetadataOptions { http_tokens: None, http_endpoint } => {
+            Self::ModifyInstanceMetadataOptions { http_tokens: None, http_endpoint, .. } => {
                 http_endpoint.as_deref() == Some("enabled")
             }
         }
@@ -236,7 +290,7 @@ pub(super) fn read(detail: &RawValue, event: EventSummary) -> Result<Request, Ev
     })?;
     let caller = record.caller();
     let event = EventSummary { name: name.clone(), actor: caller.actor.clone(), ..event };
-    let (targets, origin) = match record.change(name)? {
+    let (targets, origin) = match record.change(name, event.time)? {
         Ok((targets, call)) => (Ok(targets), Some(Arc::new(Origin { caller, call }))),
         Err(ignored) => (Err(ignored), None),
     };
@@ -246,16 +300,22 @@ pub(super) fn read(detail: &RawValue, event: EventSummary) -> Result<Request, Ev
 impl Record<'_> {
     fn caller(&self) -> Caller {
         let identity = self.user_identity.0.unwrap_or_default();
-        let service = identity.invoked_by.text();
-        let actor = identity.arn.text().or_else(|| service.clone()).or_else(|| identity.principal_id.text());
+        let invoked_by = identity.invoked_by.text();
+        let actor = identity.arn.text().or_else(|| invoked_by.clone()).or_else(|| identity.principal_id.text());
+        let has_own_arn = identity.arn.str().is_some_and(|arn| !arn.contains(":assumed-role/AWSServiceRoleFor"));
+        let service = invoked_by.filter(|it| !(has_own_arn && INVOKED_BY_PEOPLE.contains(&it.as_str())));
         Caller { actor, service, source_address: self.source_ip_address.text() }
     }
 
     /// The instances that the call changed, and what it asked for; or why there is nothing to do.
-    fn change(self, event_name: String) -> Result<Result<(Targets, Call), Ignored>, EventError> {
-        let read = match event_name.as_str() {
-            "RunInstances" => launch,
-            "ModifyInstanceMetadataOptions" => modification,
+    fn change(
+        self,
+        event_name: String,
+        time: Option<DateTime<Utc>>,
+    ) -> Result<Result<(Targets, Call), Ignored>, EventError> {
+        let is_launch = match event_name.as_str() {
+            "RunInstances" => true,
+            "ModifyInstanceMetadataOptions" => false,
             _ => return Ok(Err(other_event(event_name))),
         };
         let request = self.request_parameters.0.unwrap_or_default();
@@ -264,7 +324,8 @@ impl Record<'_> {
             Some(_) | None if request.is_dry_run() => Ok(Err(Ignored::DryRun { event_name })),
             Some(error_code) => Ok(Err(Ignored::CallFailed { event_name, error_code })),
             None if is_of_another_service(self.event_source) => Ok(Err(other_event(event_name))),
-            None => read(&request, self.response_elements.0.unwrap_or_default()).map(Ok),
+            None if is_launch => launch(&request, self.response_elements.0.unwrap_or_default(), time),
+            None => modification(&request, self.response_elements.0.unwrap_or_default()).map(Ok),
         }
     }
 }
@@ -281,27 +342,36 @@ fn other_event(name: String) -> Ignored {
     Ignored::OtherEvent { detail_type: DETAIL_TYPE.to_owned(), name }
 }
 
-/// A `RunInstances` call.
-fn launch(request: &RequestParameters, response: ResponseElements) -> Result<(Targets, Call), EventError> {
-    let (targets, required_at_launch) = response.launched();
+/// A `RunInstances` call, recorded at `time`.
+fn launch(
+    request: &RequestParameters,
+    response: ResponseElements,
+    time: Option<DateTime<Utc>>,
+) -> Result<Result<(Targets, Call), Ignored>, EventError> {
+    let (targets, at_launch) = response.launched(time);
+    if targets.is_empty() && targets.violators.is_none() {
+        return Ok(Err(Ignored::NoInstances { event_name: "RunInstances".to_owned() }));
+    }
     let targets = targets.or_refuse("detail.responseElements.instancesSet.items")?;
     let call = Call::RunInstances {
         http_tokens: request.metadata_options.object.as_ref().and_then(|it| it.http_tokens.text()),
         launch_template: request.launch_template.object.as_ref().map(LaunchTemplateSpecification::launch_template),
         spot: request.instance_market_options.0.is_some_and(|it| it.market_type.is("spot")),
         is_whole: request.is_whole(),
-        required_at_launch,
+        at_launch,
     };
-    Ok((targets, call))
+    Ok(Ok((targets, call)))
 }
 
 /// A `ModifyInstanceMetadataOptions` call.
 fn modification(request: &RequestParameters, response: ResponseElements) -> Result<(Targets, Call), EventError> {
     let [nested, flat] = request.modifications();
+    let left_open = response.options().and_then(|options| options.are_open());
     let targets = Targets::one(nested.instance_id.or(flat.instance_id).or(response.modified()));
     let call = Call::ModifyInstanceMetadataOptions {
         http_tokens: first_text([nested.http_tokens, flat.http_tokens]),
         http_endpoint: first_text([nested.http_endpoint, flat.http_endpoint]),
+        left_open,
     };
     Ok((targets.or_refuse("detail.requestParameters")?, call))
 }
@@ -337,14 +407,23 @@ impl LaunchTemplateSpecification<'_> {
 }
 
 impl<'a> ResponseElements<'a> {
-    /// The instances of a launch and, where it can't be sure that those are all, every violator of
-    /// the Region as well; and which of them came up with tokens required.
-    fn launched(self) -> (Targets, BTreeSet<InstanceId>) {
-        let InstancesSet { items: OneOrMany(Launched { mut targets, required_at_launch }), omitted } =
-            self.instances_set.0.unwrap_or_default();
+    /// The instances of a launch and, where it can't be sure that those are all, the violators that
+    /// were created since as well; and how they came up.
+    fn launched(self, time: Option<DateTime<Utc>>) -> (Targets, AtLaunch) {
+        let InstancesSet { items: OneOrMany(launched), omitted } = self.instances_set.0.unwrap_or_default();
+        let Launched { mut targets, is_cut, at_launch } = launched;
         targets.must_exist = true;
-        targets.violators |= targets.is_empty() || self.omitted.is_true() || omitted.is_true();
-        (targets, required_at_launch)
+        if is_cut || targets.is_empty() || self.omitted.is_true() || omitted.is_true() {
+            targets.violators =
+                time.and_then(|time| time.checked_sub_signed(BEFORE_EVENT)).map(Violators::CreatedSince);
+        }
+        (targets, at_launch)
+    }
+
+    /// The options after a modification, nested or flat.
+    fn options(&self) -> Option<MetadataOptions<'a>> {
+        let nested = self.nested.0.as_ref().and_then(|it| it.instance_metadata_options.0);
+        nested.or(self.instance_metadata_options.0)
     }
 
     /// The instance of a modification, nested or flat.
@@ -353,9 +432,13 @@ impl<'a> ResponseElements<'a> {
     }
 }
 
-impl LaunchedInstance<'_> {
-    fn came_up_with_tokens_required(&self) -> bool {
-        self.metadata_options.0.is_some_and(|it| it.http_tokens.is("required"))
+impl AtLaunch {
+    fn add(&mut self, id: &InstanceId, options: &MetadataOptions) {
+        if options.http_tokens.is("required") {
+            self.required.insert(id.clone());
+        } else if options.are_open() == Some(true) {
+            self.open.insert(id.clone());
+        }
     }
 }
 
@@ -365,11 +448,11 @@ impl Collect for Launched {
     fn add(&mut self, item: Option<LaunchedInstance>) {
         let item = item.unwrap_or_default();
         let Some(id) = instance_id(item.instance_id) else {
-            self.targets.violators = true;
+            self.is_cut = true;
             return;
         };
-        if let (true, Ok(id)) = (item.came_up_with_tokens_required(), &id) {
-            self.required_at_launch.insert(id.clone());
+        if let (Some(options), Ok(id)) = (item.metadata_options.0, &id) {
+            self.at_launch.add(id, &options);
         }
         self.targets.add(id);
     }
@@ -402,23 +485,110 @@ mod tests {
         Arc::unwrap_or_clone(api_call(&detail).unwrap().origin.unwrap()).call
     }
 
+    fn since(time: &str) -> Violators {
+        Violators::CreatedSince(time.parse().unwrap())
+    }
+
+    #[test]
+    fn without_a_time_a_launch_looks_at_what_it_names_and_at_nothing_else() {
+        let launch = |response: Value, time: Value| {
+            let mut event = event(DETAIL_TYPE, &json!({"eventName": "RunInstances", "responseElements": response}));
+            event["time"] = time;
+            read_request(&event).unwrap()
+        };
+        for time in [Value::Null, json!("yesterday"), json!("2026-11-02 9:14"), json!(7), json!({})] {
+            let named = json!({"instancesSet": {"items": [{"instanceId": A}]}, "omitted": true});
+            let request = launch(named, time.clone());
+            let targets = request.targets.unwrap();
+            assert_eq!((ids(&targets), targets.violators, request.event.time), (vec![A], None, None), "{time}");
+            let ignored = launch(json!({"omitted": true}), time).targets.unwrap_err().to_string();
+            assert!(ignored.contains("names no instance and has no readable time"), "{ignored}");
+        }
+    }
+
+    #[test]
+    fn what_a_call_left_open_is_what_its_answer_shows() {
+        let options = |tokens: &str, endpoint: &str| json!({"httpTokens": tokens, "httpEndpoint": endpoint});
+        let left_open = |name: &str, request: &Value, response: &Value| {
+            let detail = json!({"eventName": name, "requestParameters": request, "responseElements": response});
+            api_call(&detail).unwrap().origin.unwrap().left_open(&A.parse().unwrap())
+        };
+        let hop_limit = json!({"InstanceId": A, "HttpEndpoint": "enabled", "HttpPutResponseHopLimit": 2});
+        let asks =
+            |tokens: &str, endpoint: &str| json!({"InstanceId": A, "HttpTokens": tokens, "HttpEndpoint": endpoint});
+        for (request, answered, expected) in [
+            (&hop_limit, options("required", "enabled"), false),
+            (&hop_limit, options("optional", "enabled"), true),
+            (&hop_limit, Value::Null, false),
+            (&asks("optional", "enabled"), options("optional", "enabled"), true),
+            (&asks("optional", "enabled"), Value::Null, true),
+            (&asks("optional", "disabled"), options("optional", "disabled"), false),
+            (&asks("optional", "disabled"), Value::Null, false),
+            (&asks("required", "enabled"), options("required", "enabled"), false),
+        ] {
+            for nested in [true, false] {
+                let answer = json!({"instanceId": A, "instanceMetadataOptions": answered});
+                let (request, answer) = if nested {
+                    let request = json!({"ModifyInstanceMetadataOptionsRequest": request});
+                    (request, json!({"ModifyInstanceMetadataOptionsResponse": answer}))
+                } else {
+                    (request.clone(), answer)
+                };
+                let left = left_open("ModifyInstanceMetadataOptions", &request, &answer);
+                assert_eq!(left, expected, "{request} {answer}");
+            }
+        }
+        for (options, expected) in [
+            (options("optional", "enabled"), true),
+            (options("optional", "disabled"), false),
+            (options("required", "enabled"), false),
+            (json!({"httpTokens": "optional"}), true),
+            (json!({}), false),
+        ] {
+            let answer = json!({"instancesSet": {"items": [{"instanceId": A, "metadataOptions": options}]}});
+            assert_eq!(left_open("RunInstances", &Value::Null, &answer), expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn people_in_the_console_are_no_service() {
+        let arn = "arn:aws:sts::111122223333:assumed-role/Admin/somebody";
+        for (invoked_by, service) in [
+            ("signin.amazonaws.com", None),
+            ("AWS Internal", None),
+            ("autoscaling.amazonaws.com", Some("autoscaling.amazonaws.com")),
+        ] {
+            let identity = json!({"arn": arn, "invokedBy": invoked_by});
+            let request = api_call(&json!({"eventName": "RunInstances", "userIdentity": identity})).unwrap();
+            let caller = &request.origin.unwrap().caller;
+            assert_eq!((caller.actor.as_deref(), caller.service.as_deref()), (Some(arn), service));
+        }
+        for identity in [
+            json!({"accountId": "111122223333", "invokedBy": "AWS Internal"}),
+            json!({"arn": "arn:aws:sts::111122223333:assumed-role/AWSServiceRoleForRum/a", "invokedBy": "AWS Internal"}),
+        ] {
+            let request = api_call(&json!({"eventName": "RunInstances", "userIdentity": identity})).unwrap();
+            assert_eq!(request.origin.unwrap().caller.service.as_deref(), Some("AWS Internal"), "{identity}");
+        }
+    }
+
     #[test]
     fn a_launch_names_all_its_instances_once() {
         let items = json!([{"instanceId": A}, {"instanceId": B}, {"instanceId": A}]);
         let targets = run_instances(&json!({"instancesSet": {"items": items}})).unwrap();
         assert_eq!(ids(&targets), [A, B]);
-        assert!(targets.must_exist && !targets.violators);
+        assert!(targets.must_exist && targets.violators.is_none());
     }
 
     #[test]
     fn a_single_item_stands_for_a_list() {
         let targets = run_instances(&json!({"instancesSet": {"items": {"instanceId": A}}})).unwrap();
         assert_eq!(ids(&targets), [A]);
-        assert!(!targets.violators);
+        assert_eq!(targets.violators, None);
     }
 
     #[test]
-    fn a_launch_that_may_not_name_all_looks_at_every_violator_too() {
+    fn a_launch_that_may_not_name_all_looks_at_what_was_created_since_too() {
         for (response, named) in [
             (Value::Null, 0),
             (json!({}), 0),
@@ -436,7 +606,7 @@ mod tests {
             (json!({"omitted": "true", "instancesSet": {"items": [{"instanceId": A}]}}), 1),
         ] {
             let targets = run_instances(&response).unwrap();
-            assert!(targets.violators, "{response}");
+            assert_eq!(targets.violators, Some(since("2026-11-02T09:09:07Z")), "{response}");
             assert_eq!(targets.named.len(), named, "{response}");
         }
     }
@@ -471,7 +641,7 @@ mod tests {
         ] {
             let targets = modify(&request, &response).unwrap();
             assert_eq!(ids(&targets), [A], "{request} {response}");
-            assert!(!targets.must_exist && !targets.violators);
+            assert!(!targets.must_exist && targets.violators.is_none());
         }
     }
 
@@ -561,10 +731,11 @@ mod tests {
         let required = json!({"instanceId": A, "metadataOptions": {"httpTokens": "required"}});
         let optional = json!({"instanceId": B, "metadataOptions": {"httpTokens": "optional"}});
         let call = call("RunInstances", &request, &json!({"instancesSet": {"items": [required, optional]}}));
-        let Call::RunInstances { launch_template, spot, required_at_launch, .. } = call else { panic!("a launch") };
+        let Call::RunInstances { launch_template, spot, at_launch, .. } = call else { panic!("a launch") };
         let template = LaunchTemplate { id: None, name: Some("web".to_owned()), version: Some("$Latest".to_owned()) };
         assert_eq!((launch_template, spot), (Some(template), true));
-        assert_eq!(required_at_launch, [A.parse().unwrap()].into());
+        let [required, open] = [A, B].map(|id| [id.parse().unwrap()].into());
+        assert_eq!(at_launch, AtLaunch { required, open });
     }
 
     #[test]
@@ -573,8 +744,11 @@ mod tests {
             json!({"ModifyInstanceMetadataOptionsRequest": {"InstanceId": A, "HttpTokens": "optional"}}),
             json!({"instanceId": A, "httpTokens": "optional"}),
         ] {
-            let expected =
-                Call::ModifyInstanceMetadataOptions { http_tokens: Some("optional".to_owned()), http_endpoint: None };
+            let expected = Call::ModifyInstanceMetadataOptions {
+                http_tokens: Some("optional".to_owned()),
+                http_endpoint: None,
+                left_open: None,
+            };
             assert_eq!(call("ModifyInstanceMetadataOptions", &request, &Value::Null), expected);
         }
     }
@@ -603,7 +777,7 @@ mod tests {
     #[test]
     fn a_list_in_the_place_of_an_object_is_absent() {
         let targets = run_instances(&json!([{"items": [{"instanceId": A}]}, null, null, null])).unwrap();
-        assert_eq!((ids(&targets).len(), targets.violators), (0, true));
+        assert_eq!((ids(&targets).len(), targets.violators), (0, Some(since("2026-11-02T09:09:07Z"))));
         assert!(modify(&json!([null, null, null, null, null, null, A]), &Value::Null).is_err());
     }
 
@@ -620,6 +794,7 @@ mod tests {
         let expected = Call::ModifyInstanceMetadataOptions {
             http_tokens: Some("optional".to_owned()),
             http_endpoint: Some("enabled".to_owned()),
+            left_open: None,
         };
         assert_eq!(call("ModifyInstanceMetadataOptions", &request, &Value::Null), expected);
     }

@@ -106,7 +106,7 @@ impl<'a> Raw<'a> {
 /// An object, of which every field may be absent. Anything else is as good as absent, and so is an
 /// object that has a field of `T` twice. What can't be skipped is an error: half a surrogate pair in
 /// the name of a field, and in the object's place a text with one or a number beyond `f64`.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Level<T>(pub(super) Option<T>);
 
 /// An object that CloudTrail may have cut.

@@ -16,12 +16,11 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use aws_lambda_events::event::eventbridge::EventBridgeEvent;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use self::cloudtrail::{Call, Caller, LaunchTemplate, Origin};
+pub use self::cloudtrail::{AtLaunch, Call, Caller, LaunchTemplate, Origin};
 use self::json::{Raw, clip, strict};
 use crate::instance::{InstanceId, MalformedInstanceId};
 
@@ -76,10 +75,30 @@ pub struct Targets {
     pub named: BTreeSet<InstanceId>,
     /// What stood where an id belongs and is none. It is never looked up, and is always a failure.
     pub malformed: BTreeSet<MalformedInstanceId>,
-    /// Also every instance of the Region whose tokens are not required, found by filter.
-    pub violators: bool,
+    /// Also instances of the Region whose tokens are not required, found by filter.
+    pub violators: Option<Violators>,
     /// Whether a named instance is sure to exist, now or soon: not finding it is a failure then.
     pub must_exist: bool,
+}
+
+/// Which instances of the Region are looked at, of those whose tokens are not required.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Violators {
+    /// Those that were created at this time or later.
+    CreatedSince(DateTime<Utc>),
+    /// All of them.
+    All,
+}
+
+impl Violators {
+    /// Those that either of two events asks for.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::All, _) | (_, Self::All) => Self::All,
+            (Self::CreatedSince(one), Self::CreatedSince(other)) => Self::CreatedSince(one.min(other)),
+        }
+    }
 }
 
 /// Why an event asks for nothing. This is no error: there is nothing to try again.
@@ -104,6 +123,12 @@ pub enum Ignored {
     State {
         /// The state the instance changed to.
         state: String,
+    },
+    /// A launch of which neither the instances are known nor since when they can exist.
+    #[error("{event_name} names no instance and has no readable time, so that there is nothing to look for")]
+    NoInstances {
+        /// The action that launched them.
+        event_name: String,
     },
     /// An event of another kind.
     #[error("{detail_type} {name} is not an event that this function acts on")]
@@ -167,20 +192,39 @@ pub fn read(json: &str, region: &str) -> Result<Invocation, EventError> {
     }
 }
 
+/// What is read of an EventBridge event. The type of `aws_lambda_events` refuses an event whose time
+/// is no RFC 3339, of which only the time is not known.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    detail_type: Cow<'a, str>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    #[serde(borrow)]
+    region: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    time: Raw<'a>,
+    #[serde(borrow)]
+    detail: &'a RawValue,
+}
+
 /// One EventBridge event.
 fn read_event(json: &str, region: &str) -> Result<Request, EventError> {
-    let envelope: EventBridgeEvent<Box<RawValue>> = strict(json)?;
+    let envelope: Envelope = strict(json)?;
     check_region(envelope.region.as_deref().unwrap_or_default(), region)?;
     let event = EventSummary {
         id: envelope.id.as_deref().map(clip),
         name: clip(&envelope.detail_type),
-        time: envelope.time,
+        time: envelope.time.str().and_then(|time| time.parse().ok()),
         actor: None,
         source: clip(&envelope.source),
     };
-    match envelope.detail_type.as_str() {
-        cloudtrail::DETAIL_TYPE => cloudtrail::read(&envelope.detail, event),
-        state_change::DETAIL_TYPE => state_change::read(&envelope.detail, event),
+    match &*envelope.detail_type {
+        cloudtrail::DETAIL_TYPE => cloudtrail::read(envelope.detail, event),
+        state_change::DETAIL_TYPE => state_change::read(envelope.detail, event),
         "Scheduled Event" => Ok(look_at_violators(event)),
         _ => Ok(ignore_other(event)),
     }
@@ -197,7 +241,7 @@ fn check_region(event_region: &str, region: &str) -> Result<(), EventError> {
 }
 
 fn look_at_violators(event: EventSummary) -> Request {
-    let targets = Targets { violators: true, ..Targets::default() };
+    let targets = Targets { violators: Some(Violators::All), ..Targets::default() };
     Request { event, targets: Ok(targets), origin: None }
 }
 
@@ -235,7 +279,7 @@ impl Targets {
 
     /// Refuses the event if there is not one instance to look at.
     fn or_refuse(self, path: &str) -> Result<Self, EventError> {
-        if self.violators || !self.named.is_empty() {
+        if self.violators.is_some() || !self.named.is_empty() {
             return Ok(self);
         }
         let problem = self.malformed.first().map_or("it names no instance".to_owned(), ToString::to_string);

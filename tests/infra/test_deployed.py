@@ -31,7 +31,9 @@ RECEIVED = {
         "RunInstances/exempt",
         "RunInstances/hundred",
         "RunInstances/managed-by-eks",
+        "RunInstances/managed-with-optional-tokens",
         "RunInstances/omitted",
+        "RunInstances/omitted-without-a-readable-time",
         "RunInstances/one",
         "RunInstances/one-malformed-id",
         "RunInstances/request-only",
@@ -45,7 +47,7 @@ RECEIVED = {
         "ModifyInstanceMetadataOptions/unknown-to-ec2",
         "Other/another-region",  # a rule receives events of its own Region alone: EventBridge never offers it this one
     },
-    "StateChangeRuleName": {"StateChange/pending", "StateChange/running"},
+    "StateChangeRuleName": {"StateChange/of-a-launch", "StateChange/pending", "StateChange/running"},
 }
 
 
@@ -59,6 +61,7 @@ def launch(instance_id):
     """A RunInstances event of one instance."""
     event = copy.deepcopy(EVENTS["RunInstances/one"])
     event["detail"]["responseElements"]["instancesSet"]["items"] = [{"instanceId": instance_id}]
+    event["time"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return event
 
 

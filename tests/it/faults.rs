@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use imds_enforcer::config::Mode;
+use imds_enforcer::enforce::Answer;
 use imds_enforcer::report::{Failure, Outcome};
 use local_ec2::fault::{Fault, Kind};
 use tokio::time::Instant;
@@ -117,6 +118,17 @@ async fn an_instance_unknown_after_a_launch_is_a_failure() {
     assert_eq!(report.counts.enforced, 1);
     let failure = failure(&report, &id(1));
     assert_eq!((failure.code.as_str(), failure.retryable), ("InvalidInstanceID.NotFound", true));
+}
+
+#[tokio::test]
+async fn what_ec2_does_not_know_an_hour_after_the_event_is_absent() {
+    let at = |time: &str| sqs([("m", running(&id(1)).replace("2026-11-02T09:14:07Z", time))]);
+    for (time, failed) in [("2026-11-02T08:14:11Z", 1), ("2026-11-02T08:14:09Z", 0), ("2026-11-01T09:14:07Z", 0)] {
+        let ec2 = local_ec2([]);
+        let Ok(Answer::Batch { response, report }) = handle(&ec2, &at(time)).await else { panic!("a batch") };
+        assert_eq!(response.batch_item_failures.len(), failed, "{time}");
+        assert_eq!((report.counts.failed, report.counts.not_found), (failed, 1 - failed), "{time}");
+    }
 }
 
 #[tokio::test]

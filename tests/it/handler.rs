@@ -118,6 +118,31 @@ async fn a_launch_without_ids_finds_the_violators_by_filter() {
     assert_eq!(count(&ec2, DESCRIBE), 1);
 }
 
+/// A running instance that was created at one time and last started at another.
+fn started(id: &str, created: &str, launch_time: &str) -> Instance {
+    let mut instance = Instance::new(id);
+    (instance.attach_time, instance.launch_time) = (Some(created.to_owned()), launch_time.to_owned());
+    instance
+}
+
+#[tokio::test]
+async fn a_launch_without_ids_is_no_reason_to_write_to_what_is_older() {
+    let lately = "2026-11-02T09:13:00.000Z";
+    let ec2 = local_ec2([
+        started(&id(0), lately, lately),
+        started(&id(1), "2026-11-02T09:09:07.000Z", lately),
+        started(&id(2), "2026-11-02T09:09:06.000Z", lately),
+        started(&id(3), "2023-03-01T00:00:00.000Z", lately),
+    ]);
+    let launched = report(handle(&ec2, &sample("RunInstances/omitted")).await);
+    let enforced = |n| (id(n), "enforced".to_owned());
+    assert_eq!(outcomes(&launched), [enforced(0), enforced(1)], "created five minutes before the event at most");
+    let timeless = handle(&ec2, &sample("RunInstances/omitted-without-a-readable-time")).await;
+    assert!(report(timeless).ignored.is_some());
+    let swept = report(handle(&ec2, &sample("ScheduledEvent/rule")).await);
+    assert_eq!(outcomes(&swept), [enforced(2), enforced(3)]);
+}
+
 #[tokio::test]
 async fn the_sweep_reads_every_page() {
     let ec2 = local_ec2(violators(2100));
@@ -249,4 +274,34 @@ async fn what_a_service_manages_is_found_although_it_is_hidden_and_never_written
     }
     assert!(writes_to(&ec2, &id(0)).is_empty());
     assert_eq!(writes_to(&ec2, &id(1)).len(), 1);
+}
+
+#[tokio::test]
+async fn who_launched_it_is_known_in_the_end_although_it_is_enforced_already() {
+    let ec2 = local_ec2(fleet());
+    let id = "i-0ac00000000000001";
+    let launch = sample("RunInstances/asks-for-optional");
+    assert!(launch.contains(id));
+    let started = report(handle(&ec2, &running(id)).await);
+    assert_eq!((started.counts.enforced, &*started.instances[0].details.cause.as_ref().unwrap().actor), (1, "unknown"));
+    for _ in 0..2 {
+        let launched = report(handle(&ec2, &launch).await);
+        assert_eq!((launched.counts.compliant, launched.counts.enforced), (1, 0));
+        let cause = launched.instances[0].details.cause.as_ref().unwrap();
+        assert_eq!((cause.kind.as_str(), cause.actor.contains("assumed-role")), ("launch_call", true));
+    }
+    assert_eq!(count(&ec2, MODIFY), 1);
+    ec2.model().instances.get_mut(id).unwrap().state = "terminated".to_owned();
+    let gone = report(handle(&ec2, &launch).await);
+    assert_eq!((gone.counts.gone, gone.instances[0].details.cause.is_some()), (1, true));
+}
+
+#[tokio::test]
+async fn what_came_up_with_tokens_required_is_nobody_s_doing() {
+    let ec2 = local_ec2(fleet());
+    for name in ["RunInstances/already-required", "ModifyInstanceMetadataOptions/our-own-change"] {
+        let report = report(handle(&ec2, &sample(name)).await);
+        assert!(report.counts.compliant > 0, "{name}");
+        assert!(report.instances.iter().all(|instance| instance.details.cause.is_none()), "{name}: {report:?}");
+    }
 }

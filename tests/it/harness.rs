@@ -172,6 +172,12 @@ pub(crate) fn run_instances(ids: impl IntoIterator<Item = String>) -> String {
     event.to_string()
 }
 
+/// Events whose time is now, for the binary, whose clock is the machine's.
+pub(crate) fn at_present(events: &str) -> String {
+    let time = Utc::now().format("%FT%TZ").to_string();
+    events.replace("2026-11-02T09:14:07Z", &time)
+}
+
 /// A state-change event to `running`.
 pub(crate) fn running(id: &str) -> String {
     let mut event: Value = serde_json::from_str(&sample("StateChange/running")).unwrap();

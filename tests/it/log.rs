@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use imds_enforcer::config::Mode;
 use imds_enforcer::enforce::{InvocationError, Settings};
 
-use imds_enforcer::report::Counts;
+use imds_enforcer::report::{Counts, InstanceReport};
 use imds_enforcer::telemetry::LINE_BYTES;
 use local_ec2::LocalEc2;
 use local_ec2::fault::Kind;
@@ -70,7 +70,10 @@ async fn each_fact_is_logged_once() {
             };
             let report = self::report(report);
             let counts = report.counts;
-            let quiet = counts.compliant + counts.endpoint_disabled + counts.gone;
+            let is_quiet = |it: &&InstanceReport| {
+                matches!(it.outcome.as_str(), "compliant" | "endpoint_disabled" | "gone") && it.details.cause.is_none()
+            };
+            let quiet = report.instances.iter().filter(is_quiet).count();
             let instances: Vec<_> = lines.iter().filter_map(|line| line["instance_id"].as_str()).collect();
             let distinct: BTreeSet<_> = instances.iter().collect();
             assert_eq!(instances.len(), counts.examined - quiet, "{name}: {lines:?}");

@@ -32,7 +32,7 @@ fuzz_target!(|payload: &[u8]| {
 /// An event asks for something, or there is a reason why it does not.
 fn check(request: &Request) {
     match &request.targets {
-        Ok(targets) => assert!(targets.violators || !targets.named.is_empty()),
+        Ok(targets) => assert!(targets.violators.is_some() || !targets.named.is_empty()),
         Err(ignored) => assert!(!ignored.to_string().is_empty()),
     }
     if let Some(origin) = &request.origin {

@@ -180,6 +180,9 @@ pub struct InstanceXml {
     pub(crate) instance_type: String,
     pub(crate) launch_time: String,
     pub(crate) metadata_options: OptionsXml,
+    root_device_name: &'static str,
+    block_device_mapping: Set<BlockDeviceXml>,
+    network_interface_set: Set<NetworkInterfaceXml>,
     tag_set: Set<TagXml>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operator: Option<OperatorXml>,
@@ -193,9 +196,41 @@ struct TagXml {
     value: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BlockDeviceXml {
+    device_name: &'static str,
+    ebs: AttachedVolumeXml,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AttachedVolumeXml {
+    attach_time: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct NetworkInterfaceXml {
+    attachment: InterfaceAttachmentXml,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InterfaceAttachmentXml {
+    device_index: u8,
+    network_card_index: u8,
+    attach_time: String,
+}
+
+/// The name of every instance's root device.
+const ROOT_DEVICE: &str = "/dev/xvda";
+
 impl From<&crate::model::Instance> for InstanceXml {
     fn from(instance: &crate::model::Instance) -> Self {
         let tags = instance.tags.iter().map(|(key, value)| TagXml { key: key.clone(), value: value.clone() });
+        let attach_time = instance.attach_time.as_ref().unwrap_or(&instance.launch_time).clone();
+        let root = AttachedVolumeXml { attach_time: attach_time.clone() };
+        let attachment = InterfaceAttachmentXml { device_index: 0, network_card_index: 0, attach_time };
         Self {
             instance_id: instance.instance_id.clone(),
             image_id: instance.image_id.clone(),
@@ -203,6 +238,9 @@ impl From<&crate::model::Instance> for InstanceXml {
             instance_type: instance.instance_type.clone(),
             launch_time: instance.launch_time.clone(),
             metadata_options: OptionsXml::from(&instance.metadata_options),
+            root_device_name: ROOT_DEVICE,
+            block_device_mapping: [BlockDeviceXml { device_name: ROOT_DEVICE, ebs: root }].into_iter().collect(),
+            network_interface_set: [NetworkInterfaceXml { attachment }].into_iter().collect(),
             tag_set: tags.collect(),
             operator: instance.managed_by.clone().map(|principal| OperatorXml { managed: true, principal }),
             reservation_id: instance.reservation_id.clone(),

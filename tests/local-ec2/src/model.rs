@@ -83,8 +83,12 @@ pub struct Instance {
     pub image_id: String,
     #[serde(default = "any_type")]
     pub instance_type: String,
-    #[serde(default = "now")]
+    #[serde(default = "current_time")]
     pub launch_time: String,
+    /// When its primary network interface and its root volume were attached, if that was not at its
+    /// launch time, which moves with each start.
+    #[serde(default)]
+    pub attach_time: Option<String>,
     #[serde(default)]
     pub reservation_id: String,
     /// How many calls of `DescribeInstances` and `ModifyInstanceMetadataOptions` don't see it yet.
@@ -110,7 +114,7 @@ fn any_type() -> String {
     "t3.micro".to_owned()
 }
 
-fn now() -> String {
+fn current_time() -> String {
     chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
@@ -127,7 +131,8 @@ impl Instance {
             hidden_by_default: false,
             image_id: any_image(),
             instance_type: any_type(),
-            launch_time: now(),
+            launch_time: current_time(),
+            attach_time: None,
             reservation_id: format!("r-{}", instance_id.trim_start_matches("i-")),
             invisible_for_calls: 0,
             not_ready_for_calls: 0,
@@ -439,6 +444,10 @@ impl Model {
         for id in ids {
             let instance = self.visible_mut(id)?;
             let previous_state = StateXml::of(&instance.state);
+            if to == "pending" {
+                let launch_time = std::mem::replace(&mut instance.launch_time, current_time());
+                instance.attach_time.get_or_insert(launch_time);
+            }
             if instance.state != "terminated" {
                 to.clone_into(&mut instance.state);
                 instance.due = Some(due);
