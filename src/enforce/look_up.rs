@@ -105,9 +105,7 @@ impl<E: Ec2> Enforcer<E> {
         deadline: Deadline,
         findings: &mpsc::Sender<Finding>,
     ) -> Option<Failure> {
-        if work.violators.is_none() {
-            return None;
-        }
+        work.violators?;
         let result = self.pages(Which::Violators, deadline, async |page| {
             let found = page.into_iter().filter(|instance| work.is_violator_to_look_after(instance));
             let (spared, others): (Vec<_>, _) = found.partition(|instance| self.may_be_spared(instance, work));
