@@ -153,4 +153,5 @@ def test_what_python_lacks_is_said_before_cargo_is_called(tree, target, python, 
     tree.command("some-python", python)
     status, output = tree.run("make", target, "PYTHON=some-python")
     assert status and message in output
+    (tree.root / ".venv").unlink()
     assert tree.recorded() == []
