@@ -8,6 +8,8 @@ SHELL := bash
 
 PYTHON ?= python3
 VENV := .venv
+# Once .venv exists, its Python is taken, so that PYTHON need not be named again.
+FOUND_PYTHON = $(or $(wildcard $(VENV)/bin/python),$(PYTHON))
 CARGO_DENY_VERSION := 0.20.2
 MINISTACK := .tools/ministack
 NODE_MODULES := infra/node_modules
@@ -30,8 +32,8 @@ rust:
 
 .PHONY: python
 python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { echo "install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "install Python's venv module (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@$(FOUND_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { echo "install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(FOUND_PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "install Python's venv module (on Debian: apt-get install python3-venv)" >&2; exit 1; }
 
 .PHONY: demo
 demo: rust python ## Run the function on a local EC2 and show what becomes of every instance
@@ -145,7 +147,7 @@ clean: ## Remove all that was built or installed here
 
 # What the demonstration needs of it, so that it need not wait for the rest.
 $(VENV)/cargo-lambda: tests/requirements.txt | python
-	$(PYTHON) -m venv --clear $(VENV)
+	$(FOUND_PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint $< cargo-lambda
 	touch $@
 
@@ -155,8 +157,8 @@ $(VENV)/installed: $(VENV)/cargo-lambda
 
 $(MINISTACK)/installed: tests/infra/ministack.txt
 $(RIVALS)/installed: benches/rivals/requirements.txt
-$(MINISTACK)/installed $(RIVALS)/installed: | python
-	$(PYTHON) -m venv --clear $(@D)
+$(MINISTACK)/installed $(RIVALS)/installed: | $(VENV)/cargo-lambda
+	$(VENV)/bin/python -m venv --clear $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 

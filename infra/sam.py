@@ -32,10 +32,11 @@ def raw():
 def of_package(zipped):
     """The template that CloudFormation takes for the architecture of a zip alone."""
     template, architecture = raw(), package.architecture(zipped)
+    [other] = set(package.MACHINES.values()) - {architecture}
     template["Parameters"]["Architecture"] |= {
         "AllowedValues": [architecture],
         "Default": architecture,
-        "ConstraintDescription": f"must be {architecture}, which this package was built for; ARCHITECTURE names another to make",
+        "ConstraintDescription": f"must be {architecture}, which this package was built for: answer {architecture}, or build with ARCHITECTURE={other}",
     }
     return template
 

@@ -138,6 +138,9 @@ def test_a_guided_deployment_offers_the_architecture_that_was_built_and_keeps_th
 
     _, output = tree.run("make", "deploy", binary=elf("x86_64"), answers=60 * "\n", **region)
     assert "Stack Name [guided]: " in output and "Parameter Mode [observe]: " in output, output
+    assert "Parameter Architecture [arm64]: " in output, output  # as it was saved, though the package is for another
+    refused = json.loads((tree.root / "target/template.json").read_text())["Parameters"]["Architecture"]["ConstraintDescription"]
+    assert refused == "must be x86_64, which this package was built for: answer x86_64, or build with ARCHITECTURE=arm64"
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "package"])
@@ -150,6 +153,7 @@ def test_a_guided_deployment_offers_the_architecture_that_was_built_and_keeps_th
     ids=["no Python", "no venv"],
 )
 def test_what_python_lacks_is_said_before_cargo_is_called(tree, target, python, message):
+    (tree.root / ".venv").unlink()
     tree.command("some-python", python)
     status, output = tree.run("make", target, "PYTHON=some-python")
     assert status and message in output
