@@ -134,8 +134,8 @@ bench: package $(RIVALS)/installed ## Measure what the function costs, next to o
 	$(LAMBDA_BUILD) --example sdk-alone
 	@$(VENV)/bin/python infra/package.py target/lambda/sdk-alone target/sdk-alone.zip $(ARCHITECTURE)
 	cargo build --release $(BENCH)
-	target/bench-stand/release/bench . $(RIVALS)/bin/python "$$($(RIVALS)/bin/python -m certifi)"
 	cargo bench $(BENCH) --bench micro
+	target/bench-stand/release/bench . $(RIVALS)/bin/python "$$($(RIVALS)/bin/python -m certifi)"
 
 .PHONY: snapshots
 snapshots: $(VENV)/installed ## Write the snapshots anew after a change of answers or samples; read the difference
