@@ -17,6 +17,8 @@ pub(super) struct Done {
     violators_failed: bool,
     /// The failure of the look-up by filter.
     pub(super) error: Option<Failure>,
+    /// How many were never described.
+    pub(super) undescribed: usize,
     /// How many failed whose failure does not pass by itself.
     pub(super) refused: usize,
     pub(super) time_to_enforce_ms: Vec<u64>,
@@ -35,11 +37,16 @@ impl Done {
         }
         self.refused += usize::from(instance.failure().is_some_and(|failure| !failure.retryable));
         self.time_to_enforce_ms.extend(instance.details.time_to_enforce_ms);
-        self.instances.add(instance);
+        self.list(instance);
     }
 
     /// Adds what stood in an id's place: EC2 was not asked, so it has refused nothing.
     pub(super) fn add_malformed(&mut self, instance: InstanceReport) {
+        self.list(instance);
+    }
+
+    fn list(&mut self, instance: InstanceReport) {
+        self.undescribed += usize::from(!instance.was_described());
         self.instances.add(instance);
     }
 

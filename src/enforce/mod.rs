@@ -36,7 +36,7 @@ use crate::event::{self, EventError, EventSummary, Invocation, Message, Request}
 use crate::policy::exemption::Exemptions;
 use crate::report::metrics::Measurements;
 use crate::report::result_event::{ResultEvent, result_event};
-use crate::report::{Failure, InstanceReport, Published, Report};
+use crate::report::{Failure, InstanceReport, LISTED, Published, Report};
 use crate::telemetry;
 
 /// Most calls of `ModifyInstanceMetadataOptions` in flight: more gain little, since EC2 refills
@@ -262,22 +262,33 @@ impl<E: Ec2> Enforcer<E> {
         let found = stream::unfold(found, async |mut found| Some((found.recv().await?, found)));
         let concluded = found.map(|finding| self.conclude(finding, work, deadline)).buffer_unordered(WRITES_IN_FLIGHT);
         let done = concluded.fold(Done::default(), async |mut done, (id, instance)| {
-            self.record(&instance, work.event(&id), &results).await;
+            self.record(&instance, work.event(&id), &done, &results).await;
             done.add(&id, instance, work);
             done
         });
         let mut done = done.await;
         for id in &work.malformed {
             let instance = conclude::malformed(id);
-            self.record(&instance, work.whole(), &results).await;
+            self.record(&instance, work.whole(), &done, &results).await;
             done.add_malformed(instance);
         }
         done
     }
 
-    /// Logs what became of an instance, and has the result published if there is a bus.
-    async fn record(&self, instance: &InstanceReport, event: &EventSummary, results: &mpsc::Sender<ResultEvent>) {
-        telemetry::log_instance(instance);
+    /// Logs what became of an instance, and has the result published if there is a bus. `done` is what
+    /// was recorded before.
+    async fn record(
+        &self,
+        instance: &InstanceReport,
+        event: &EventSummary,
+        done: &Done,
+        results: &mpsc::Sender<ResultEvent>,
+    ) {
+        // A text of any length may name instances that EC2 does not know: writing a line for each
+        // could take longer than there is time.
+        if instance.was_described() || done.undescribed < LISTED {
+            telemetry::log_instance(instance);
+        }
         let Settings { mode, region, options, .. } = &self.settings;
         if options.result_bus.is_some()
             && let Some(event) = result_event(instance, event, *mode, region)

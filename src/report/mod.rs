@@ -291,6 +291,12 @@ impl InstanceReport {
         Self { instance_id: instance_id.to_owned(), outcome, details: Details::default() }
     }
 
+    /// Whether EC2 described it.
+    #[must_use]
+    pub fn was_described(&self) -> bool {
+        !matches!(self.outcome, Outcome::NotFound | Outcome::Failed { before: None, .. })
+    }
+
     /// Why it failed, if it did.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
