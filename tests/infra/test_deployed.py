@@ -58,7 +58,7 @@ def instance_id():
 
 
 def launch(instance_id):
-    """A RunInstances event of one instance."""
+    """A RunInstances event of one instance, of now."""
     event = copy.deepcopy(EVENTS["RunInstances/one"])
     event["detail"]["responseElements"]["instancesSet"]["items"] = [{"instanceId": instance_id}]
     event["time"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -175,17 +175,17 @@ def test_a_failure_is_tried_again_kept_and_can_be_sent_again(aws, stack, local_e
     The emulator has no StartMessageMoveTask, which does that on AWS, and it keeps a failed event
     in the form of an on-failure destination, as `requestPayload`, where AWS keeps it as it came.
     """
-    sqs = aws("sqs")
-    answer, payload = invoke(aws, stack, launch(instance_id))
+    sqs, event = aws("sqs"), launch(instance_id)
+    answer, payload = invoke(aws, stack, event)
     assert answer["FunctionError"] and json.loads(payload)["errorType"] == "EnforcementIncomplete"
-    invoke(aws, stack, launch(instance_id), "Event")
+    invoke(aws, stack, event, "Event")
 
     def dead_letter():
         received = sqs.receive_message(QueueUrl=stack["DeadLetterQueueUrl"], MaxNumberOfMessages=10, VisibilityTimeout=1)
         return next((it for it in received.get("Messages", []) if instance_id in it["Body"]), None)
 
     kept = json.loads(eventually(dead_letter, "the event is in the dead-letter queue")["Body"])["requestPayload"]
-    assert kept == launch(instance_id)
+    assert kept == event
 
     local_ec2.put(instance_id)
     sqs.send_message(QueueUrl=stack["StateChangeQueueUrl"], MessageBody=json.dumps(kept))
