@@ -112,7 +112,7 @@ fn after_minutes_of_events_and_faults_it_holds_no_more_and_every_violator_is_enf
         if dice.below(3) == 0 {
             ec2.model().faults.add(any_fault(&mut dice));
         }
-        let answer = function.invoke(&event(&mut dice, &ids));
+        let answer = function.invoke(&at_present(&event(&mut dice, &ids)));
         invocations += 1;
         failures += usize::from(answer["errorType"].is_string());
         held.push(Held::by(&function));
