@@ -265,6 +265,7 @@ mod tests {
     use crate::instance::{Instance, InstanceState, MetadataOptions};
     use crate::policy::exemption::Exemption;
     use crate::report::Instances;
+    use crate::report::tests::every_outcome;
 
     #[derive(Clone, Default)]
     struct Buffer(Arc<Mutex<Vec<u8>>>);
@@ -325,19 +326,7 @@ mod tests {
     }
 
     fn outcomes() -> Vec<Outcome> {
-        let before = MetadataOptions::default();
-        vec![
-            Outcome::Enforced { before: before.clone(), after: before.clone() },
-            Outcome::WouldEnforce { before: before.clone() },
-            Outcome::Compliant { before: before.clone() },
-            Outcome::EndpointDisabled { before: before.clone() },
-            Outcome::Managed { before: before.clone() },
-            Outcome::Exempt { before: before.clone() },
-            Outcome::InUse { before: before.clone(), calls_without_token: u64::MAX, in_days: u16::MAX },
-            Outcome::Gone { before: before.clone() },
-            Outcome::NotFound,
-            Outcome::Failed { before: None, error: failure() },
-        ]
+        every_outcome(failure())
     }
 
     #[test]

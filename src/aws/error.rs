@@ -46,17 +46,15 @@ impl Class {
             Self::Refused => false,
         }
     }
-}
 
-/// The class of a code that only one service answers, or answers in another sense than the others.
-pub(super) type OwnCodes = fn(&str) -> Option<Class>;
-
-impl Class {
     /// The class of a service's code, if it is one that is known.
     pub(super) fn of(code: &str, own_codes: OwnCodes) -> Option<Self> {
         own_codes(code).or_else(|| shared_codes(code))
     }
 }
+
+/// The class of a code that only one service answers, or answers in another sense than the others.
+pub(super) type OwnCodes = fn(&str) -> Option<Class>;
 
 impl Error {
     /// A call that was given up because the function's time-out was near.
@@ -99,8 +97,7 @@ fn by_status(status: u16) -> Class {
 /// and a clock that the function's next environment may have right are among what passes by itself.
 fn shared_codes(code: &str) -> Option<Class> {
     match code {
-        "TooManyRequestsException" => Some(Class::Throttled),
-        code if code.contains("Throttl") => Some(Class::Throttled),
+        code if code.contains("Throttl") || code == "TooManyRequestsException" => Some(Class::Throttled),
         "ExpiredToken"
         | "ExpiredTokenException"
         | "InternalFailure"

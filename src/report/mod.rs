@@ -414,7 +414,7 @@ impl fmt::Display for Counts {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn failed(id: &str, code: &str) -> InstanceReport {
@@ -471,21 +471,27 @@ mod tests {
         assert!(report.to_string().contains("; 2 more instances are not listed"), "{report}");
     }
 
-    #[test]
-    fn an_outcome_is_serialized_by_its_word() {
+    /// One of every outcome, the failure with this error.
+    pub(crate) fn every_outcome(error: Failure) -> Vec<Outcome> {
         let before = MetadataOptions::default();
-        for outcome in [
+        vec![
             Outcome::Enforced { before: before.clone(), after: before.clone() },
             Outcome::WouldEnforce { before: before.clone() },
             Outcome::Compliant { before: before.clone() },
             Outcome::EndpointDisabled { before: before.clone() },
             Outcome::Managed { before: before.clone() },
             Outcome::Exempt { before: before.clone() },
-            Outcome::InUse { before: before.clone(), calls_without_token: 7, in_days: 14 },
+            Outcome::InUse { before: before.clone(), calls_without_token: u64::MAX, in_days: u16::MAX },
             Outcome::Gone { before },
             Outcome::NotFound,
-            failed("i-00000001", "InternalError").outcome,
-        ] {
+            Outcome::Failed { before: None, error },
+        ]
+    }
+
+    #[test]
+    fn an_outcome_is_serialized_by_its_word() {
+        let error = Failure { code: "InternalError".to_owned(), message: "no".to_owned(), retryable: false };
+        for outcome in every_outcome(error) {
             assert_eq!(serde_json::to_value(&outcome).unwrap()["outcome"], outcome.as_str());
         }
     }
