@@ -83,7 +83,7 @@ ARCHITECTURE ?= x86_64
 LAMBDA_BUILD = PATH="$$PWD/$(VENV)/bin:$$PATH" cargo lambda build --release --locked --target $(ARCHITECTURE:arm64=aarch64)-unknown-linux-gnu.2.26 --lambda-dir target/lambda
 
 .PHONY: package
-package: rust $(VENV)/installed ## Build the zip for Lambda and its template, with glibc 2.26 or newer, for ARCHITECTURE=x86_64 or arm64
+package: rust $(VENV)/installed ## Build the zip for Lambda, which needs glibc 2.26 to run, and its template, for ARCHITECTURE=x86_64 or arm64
 	$(LAMBDA_BUILD) --bin imds-enforcer
 	@$(VENV)/bin/python infra/package.py target/lambda/imds-enforcer target/imds-enforcer.zip $(ARCHITECTURE)
 	@$(VENV)/bin/python infra/sam.py target/imds-enforcer.zip target/template.json
