@@ -181,6 +181,14 @@ def every_queue_and_topic_admits_only_these_rules(resources):
                 admitted.setdefault(it["Resource"], set()).update(listed(sources or []))
             elif it["Condition"] != {"Bool": {"aws:SecureTransport": "false"}}:
                 yield f"an unexpected refusal: {it}"
+    sending = {}
+    for name, rule in of_type(resources, "AWS::Events::Rule").items():
+        for target in rule["Properties"]["Targets"]:
+            for place in (target["Arn"], target.get("DeadLetterConfig", {}).get("Arn")):
+                sending.setdefault(place, set()).add(f"${{{name}.Arn}}")
+    for place, rules in admitted.items():
+        for rule in sorted(rules - sending.get(place, set())):
+            yield f"{place} admits {rule}, which does not send to it"
     invoking = {it["Properties"]["SourceArn"] for it in of_type(resources, "AWS::Lambda::Permission").values()}
     for name, rule in of_type(resources, "AWS::Events::Rule").items():
         arn = f"${{{name}.Arn}}"

@@ -150,7 +150,7 @@ def elf(architecture):
 def deploy_with_sam(aws):
     run(["make", "package"], ".")
     run(["sam", "build"], "infra")
-    options = ["ExemptionTag=imds-exemption", "SweepGraceDays=14", "ResultBus=results-of-sam"]
+    options = ["EnforceSince=all", "GraceDays=14", "SweepLimit=1000", "WatchRefusals=1", "ResultBus=results-of-sam"]
     deploy = ["sam", "deploy", "--no-confirm-changeset", "--no-progressbar", "--parameter-overrides", *options]
     run(deploy, "infra", AWS_ENDPOINT_URL=aws.endpoint)
     return "imds-enforcer"
@@ -160,7 +160,8 @@ def deploy_with_cdk(aws):
     variables = {"AWS_ENDPOINT_URL": aws.endpoint, "CDK_DEFAULT_REGION": "us-east-1"}
     account = aws("sts").get_caller_identity()["Account"]
     run(["npx", "--no-install", "cdk", "bootstrap", f"aws://{account}/us-east-1"], "infra/cdk", **variables)
-    options = ["-c", "exemptionTag=imds-exemption", "-c", "sweepGraceDays=14", "-c", "resultBus=results-of-cdk"]
+    given = ["enforceSince=all", "graceDays=14", "sweepLimit=1000", "watchRefusals=1", "resultBus=results-of-cdk"]
+    options = [option for it in given for option in ("-c", it)]
     run(["npx", "--no-install", "cdk", "deploy", "--require-approval", "never", *options], "infra/cdk", **variables)
     return "imds-enforcer-cdk"
 
@@ -181,6 +182,6 @@ def stack(request, aws, local_ec2):
         FunctionName=outputs["FunctionName"],
         Environment={"Variables": variables},
         # The emulator's CloudFormation leaves out what the template has here (checks.py looks at that).
-        DeadLetterConfig={"TargetArn": outputs["DeadLetterQueueArn"]},
+        DeadLetterConfig={"TargetArn": outputs["LaunchQueueArn"]},
     )
     return outputs

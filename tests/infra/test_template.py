@@ -204,7 +204,10 @@ SEEDED_FAULTS = {
     "role that may fill the dead-letter queue": lambda it: policy_of(it, "Queues")[1].update(Resource={"Fn::GetAtt": "DeadLetterQueue.Arn"}),
     "queue without a failed event's permission": lambda it: policy_of(it, "Queues").pop(1),
     "queue that refuses a large event": lambda it: at(it, "LaunchQueue").update(MaximumMessageSize=262144),
-    "queue open to a rule that does not send to it only": lambda it: at(it, "LaunchQueuePolicy")["PolicyDocument"]["Statement"][0]["Condition"][
+    "queue open to a rule that does not send to it": lambda it: at(it, "LaunchQueuePolicy")["PolicyDocument"]["Statement"][0]["Condition"]["ArnEquals"][
+        "aws:SourceArn"
+    ].append({"Fn::GetAtt": "SweepRule.Arn"}),
+    "queue closed to launches": lambda it: at(it, "LaunchQueuePolicy")["PolicyDocument"]["Statement"][0]["Condition"][
         "ArnEquals"
     ].update({"aws:SourceArn": [{"Fn::GetAtt": "StateChangeRule.Arn"}]}),
     "launches one by one": lambda it: at(it, "LaunchRule")["Targets"][0].update(Arn={"Fn::GetAtt": "Function.Arn"}),
