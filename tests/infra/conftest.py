@@ -85,9 +85,10 @@ class LocalEc2:
         with self.opener.open(request, timeout=PATIENCE_SECONDS) as response:
             return json.load(response)
 
-    def put(self, instance_id, **tags):
+    def put(self, instance_id, created=None, **tags):
         """A running instance whose tokens are optional."""
-        self.ask("POST", "instances", [{"instance_id": instance_id, "tags": tags}])
+        launch_time = {"launch_time": created.strftime("%Y-%m-%dT%H:%M:%S.000Z")} if created else {}
+        self.ask("POST", "instances", [{"instance_id": instance_id, "tags": tags, **launch_time}])
 
     def tokens(self, instance_id):
         found = {it["instance_id"]: it for it in self.ask("GET", "instances")}

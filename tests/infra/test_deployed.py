@@ -350,18 +350,21 @@ def test_an_exemption_is_used_while_it_lasts(aws, stack, local_ec2, instance_id)
     assert "ended" in report["instances"][0]["no_exemption"]
 
 
-def test_the_sweep_spares_what_cloudwatch_saw_in_use(aws, stack, local_ec2, instance_id):
-    idle = next(INSTANCE_IDS)
-    for violator in (instance_id, idle):
-        local_ec2.put(violator)
-    for days, calls in [(1, 5), (3, 7), (30, 100)]:
-        sample = {"MetricName": "MetadataNoToken", "Dimensions": [{"Name": "InstanceId", "Value": instance_id}]}
-        when = datetime.now(UTC) - timedelta(days=days)
-        aws("cloudwatch").put_metric_data(Namespace="AWS/EC2", MetricData=[sample | {"Timestamp": when, "Value": calls}])
+def test_the_sweep_spares_what_is_old_and_was_in_use_as_cloudwatch_saw(aws, stack, local_ec2, instance_id):
+    now = datetime.now(UTC)
+    idle, young = next(INSTANCE_IDS), next(INSTANCE_IDS)
+    for old in (instance_id, idle):
+        local_ec2.put(old, created=now - timedelta(days=30))
+    local_ec2.put(young, created=now - timedelta(hours=1))
+    for used in (instance_id, young):
+        for days, calls in [(1, 5), (3, 7), (30, 100)]:
+            sample = {"MetricName": "MetadataNoToken", "Dimensions": [{"Name": "InstanceId", "Value": used}]}
+            when = now - timedelta(days=days)
+            aws("cloudwatch").put_metric_data(Namespace="AWS/EC2", MetricData=[sample | {"Timestamp": when, "Value": calls}])
     report = json.loads(invoke(aws, stack, EVENTS["ScheduledEvent/rule"])[1])
     assert "errorType" not in report, report
     outcomes = {it["instance_id"]: it for it in report["instances"]}
-    assert outcomes[idle]["outcome"] == "enforced"
+    assert [outcomes[it]["outcome"] for it in (idle, young)] == ["enforced", "enforced"]
     spared = outcomes[instance_id]
     assert (spared["outcome"], spared["calls_without_token"], spared["in_days"]) == ("in_use", 12, 14)
     assert local_ec2.tokens(instance_id) == "optional"

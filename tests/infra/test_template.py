@@ -301,3 +301,46 @@ def test_what_a_deployment_says_reaches_the_function():
 def test_there_is_an_alarm_on_what_is_turned_on(parameters, alarms):
     optional = {"UnpublishedAlarm", "RefusingCallsAlarm"}
     assert optional & deployed(**parameters).keys() == alarms
+
+
+MANUAL = (templates.ROOT / "infra/README.md").read_text()
+
+
+def in_words(alarm):
+    """The last two columns of the manual's table of alarms, for an alarm as it is written."""
+
+    def word(value):
+        return f"`{value['Ref']}`" if isinstance(value, dict) else f"{value}"
+
+    period, periods = alarm["Period"], alarm["EvaluationPeriods"]
+    statistic = f"{alarm['Statistic'].lower()} of {({60: 'a minute', 300: '5 minutes', 3600: 'an hour'})[period]}"
+    value = word(alarm["Threshold"]) + (" seconds" if "Age" in alarm["MetricName"] else "")
+    fires = f"more than {value}" if alarm["ComparisonOperator"] == "GreaterThanThreshold" else f"less than {value} or no data"
+    if "DatapointsToAlarm" in alarm:
+        minutes = f"{periods * period // 60} minutes" if isinstance(periods, int) else word(periods)
+        return statistic, f"{fires}, once in {minutes}"
+    times = "three" if periods == 3 else word(periods)
+    return statistic, fires if periods == 1 else f"{fires}, {times} times in a row"
+
+
+def test_the_manual_says_what_each_alarm_fires_at():
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in MANUAL.splitlines() if row.startswith("| `")]
+    said = {row[0].split("`")[1]: tuple(row[2:]) for row in rows if len(row) == 4}
+    alarms = {name: it["Properties"] for name, it in checks.of_type(sam.raw()["Resources"], "AWS::CloudWatch::Alarm").items()}
+    assert {name: said[name] for name in alarms} == {name: in_words(it) for name, it in alarms.items()}
+
+
+def test_the_manual_names_every_parameter_rule_queue_and_topic():
+    raw = sam.raw()
+    for name in raw["Parameters"]:
+        assert f"`{name}`" in MANUAL, name
+    for name, resource in raw["Resources"].items():
+        if resource["Type"] in ("AWS::Events::Rule", "AWS::SQS::Queue", "AWS::SNS::Topic", "AWS::Lambda::EventSourceMapping"):
+            assert f"`{name}`" in MANUAL, name
+
+
+def test_the_manual_says_how_long_a_failure_is_tried():
+    queue = sam.raw()["Resources"]["LaunchQueue"]["Properties"]
+    minutes = queue["VisibilityTimeout"] // 60
+    assert (minutes, minutes * queue["RedrivePolicy"]["maxReceiveCount"]) == (6, 6 * 60)
+    assert "What fails is tried every six minutes, for six hours" in MANUAL
