@@ -115,6 +115,48 @@ async fn a_host_that_is_stopped_every_night_is_left_at_each_start() {
     }
 }
 
+/// Settings with the day of the samples as the day since when tokens are required.
+fn since_today(settings: Settings) -> Settings {
+    let enforce_since = Some(clock().date_naive());
+    Settings { options: Options { enforce_since, ..settings.options }, ..settings }
+}
+
+#[tokio::test]
+async fn what_was_created_before_the_day_is_left_however_it_comes_up_and_in_both_modes() {
+    for event in [running(&id(0)), run_instances([id(0)]), sample("ScheduledEvent/rule")] {
+        for settings in [settings(), observing()] {
+            let ec2 = local_ec2(old_violators(1));
+            let report = report(enforcer(&ec2, since_today(settings)).await.handle(&event, in_a_minute()).await);
+            assert_eq!(outcomes(&report), [(id(0), "created_before".to_owned())]);
+            assert_eq!((report.counts.created_before, count(&ec2, MODIFY)), (1, 0));
+            let instance = serde_json::to_value(&report.instances[0]).unwrap();
+            assert_eq!(
+                (&instance["enforce_since"], &instance["cause"]["kind"]),
+                (&"2026-11-02".into(), &"unknown".into())
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_launched_since_the_day_is_enforced_weeks_later_too() {
+    let mut instance = violators(1).remove(0);
+    "2026-11-02T00:00:00.000Z".clone_into(&mut instance.launch_time);
+    let ec2 = local_ec2([instance]);
+    let enforcer = enforcer(&ec2, since_today(settings())).await;
+    assert_eq!(report(enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await).counts.enforced, 1);
+}
+
+#[tokio::test]
+async fn what_is_loosened_is_enforced_however_old_it_is() {
+    for case in ["downgrade-to-optional", "endpoint-enabled-without-tokens"] {
+        let ec2 = local_ec2(fleet().into_iter().map(old));
+        let enforcer = enforcer(&ec2, since_today(settings())).await;
+        let event = sample(&format!("ModifyInstanceMetadataOptions/{case}"));
+        assert_eq!(report(enforcer.handle(&event, in_a_minute()).await).counts.enforced, 1, "{case}");
+    }
+}
+
 #[tokio::test]
 async fn of_a_launch_without_ids_the_new_are_enforced_and_the_old_are_not_looked_at() {
     let mut instances = violators(2);
