@@ -130,10 +130,8 @@ async fn what_was_created_before_the_day_is_left_however_it_comes_up_and_in_both
             assert_eq!(outcomes(&report), [(id(0), "created_before".to_owned())]);
             assert_eq!((report.counts.created_before, count(&ec2, MODIFY)), (1, 0));
             let instance = serde_json::to_value(&report.instances[0]).unwrap();
-            assert_eq!(
-                (&instance["enforce_since"], &instance["cause"]["kind"]),
-                (&"2026-11-02".into(), &"unknown".into())
-            );
+            assert_eq!(instance["enforce_since"], "2026-11-02");
+            assert!(instance["cause"]["kind"].is_string(), "its owner is told why it is open: {instance}");
         }
     }
 }
