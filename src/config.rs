@@ -25,6 +25,8 @@ pub struct Config {
     pub result_bus: Option<String>,
     /// `IMDS_SWEEP_GRACE_DAYS`, if it is not 0.
     pub sweep_grace_days: Option<u16>,
+    /// `IMDS_WATCH_REFUSALS`, in hours, if it is not `off`.
+    pub watch_refusals: Option<u16>,
 }
 
 /// Whether the function writes.
@@ -89,15 +91,17 @@ impl Config {
             "a tag's key of at most 128 characters that does not begin with aws:",
             tag_key,
         )?;
-        let max_days = parse(&var, "IMDS_EXEMPTION_MAX_DAYS", "a number from 1 to 365", |text| days(text, 1..=365))?;
+        let max_days = parse(&var, "IMDS_EXEMPTION_MAX_DAYS", "a number from 1 to 365", |text| number(text, 1..=365))?;
         let result_bus = parse(&var, "IMDS_RESULT_BUS", "the name or the ARN of an EventBridge bus", bus)?;
-        let grace = parse(&var, "IMDS_SWEEP_GRACE_DAYS", "a number from 0 to 90", |text| days(text, 0..=90))?;
+        let grace = parse(&var, "IMDS_SWEEP_GRACE_DAYS", "a number from 0 to 90", |text| number(text, 0..=90))?;
+        let watch = parse(&var, "IMDS_WATCH_REFUSALS", "off, or a number of hours from 1 to 24", watch_hours)?;
         Ok(Self {
             mode: mode.unwrap_or_default(),
             log: log.unwrap_or_else(Self::default_log),
             exemptions: tag.map(|tag| Exemptions { tag, max_days: max_days.unwrap_or(MAX_DAYS) }),
             result_bus,
             sweep_grace_days: grace.filter(|days| *days > 0),
+            watch_refusals: watch.filter(|hours| *hours > 0),
         })
     }
 
@@ -127,9 +131,14 @@ fn tag_key(text: &str) -> Option<String> {
     (!is_of_aws && text.chars().count() <= 128).then(|| text.to_owned())
 }
 
-fn days(text: &str, allowed: RangeInclusive<u16>) -> Option<u16> {
+fn number(text: &str, allowed: RangeInclusive<u16>) -> Option<u16> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|days| is_plain && allowed.contains(days))
+    text.parse().ok().filter(|number| is_plain && allowed.contains(number))
+}
+
+/// Over how many hours refused calls are watched; 0 where they are not.
+fn watch_hours(text: &str) -> Option<u16> {
+    if text == "off" { Some(0) } else { number(text, 1..=24) }
 }
 
 /// The name of a bus, or its ARN.
@@ -205,6 +214,9 @@ mod tests {
         }
         assert_eq!(with("IMDS_SWEEP_GRACE_DAYS", "14").unwrap().sweep_grace_days, Some(14));
         assert_eq!(with("IMDS_SWEEP_GRACE_DAYS", "0").unwrap().sweep_grace_days, None);
+        for (value, hours) in [("off", None), ("", None), ("1", Some(1)), ("24", Some(24))] {
+            assert_eq!(with("IMDS_WATCH_REFUSALS", value).unwrap().watch_refusals, hours);
+        }
     }
 
     #[test]
@@ -235,6 +247,9 @@ mod tests {
             ("IMDS_RESULT_BUS", "arn:aws:sns:us-east-1:111122223333:topic", "the name or the ARN"),
             ("IMDS_SWEEP_GRACE_DAYS", "91", "a number from 0 to 90"),
             ("IMDS_SWEEP_GRACE_DAYS", "-1", "a number from 0 to 90"),
+            ("IMDS_WATCH_REFUSALS", "0", "off, or a number of hours from 1 to 24"),
+            ("IMDS_WATCH_REFUSALS", "25", "off, or a number of hours from 1 to 24"),
+            ("IMDS_WATCH_REFUSALS", "on", "off, or a number of hours from 1 to 24"),
         ] {
             let message = with(variable, value).unwrap_err().to_string();
             for part in [variable, value, allowed] {

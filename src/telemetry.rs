@@ -19,7 +19,7 @@ use crate::cause::Cause;
 use crate::config::Config;
 use crate::event::{EventError, EventSummary, Message, Request};
 use crate::report::metrics::{Measurements, embedded};
-use crate::report::{Details, Failure, InstanceReport, Outcome, Published, Report};
+use crate::report::{Details, Failure, InstanceReport, Outcome, Published, RefusedCalls, Report, Watched};
 
 /// Most bytes that a line of the log has.
 pub const LINE_BYTES: usize = 64 * 1024;
@@ -128,6 +128,7 @@ pub(crate) fn log_instance(instance: &InstanceReport) {
             log_line!(error, instance, code, error, retryable, class, "tokens not required");
         }
         Outcome::Managed { .. } => log_line!(info, instance, "managed by a service"),
+        Outcome::CreatedBefore { .. } => log_line!(info, instance, "created before tokens are required"),
         Outcome::NotFound => log_line!(info, instance, "EC2 does not know the instance"),
         Outcome::Compliant { .. } | Outcome::Gone { .. } if instance.details.cause.is_some() => {
             log_line!(info, instance, "tokens were not required");
@@ -136,6 +137,20 @@ pub(crate) fn log_instance(instance: &InstanceReport) {
             log_line!(debug, instance, "nothing to do");
         }
     }
+}
+
+/// Logs that an instance refused calls without a token, in place of its other line where it has none.
+pub(crate) fn log_refused_calls(instance: &InstanceReport, refused_calls: RefusedCalls) {
+    let RefusedCalls { count, in_hours } = refused_calls;
+    let undo = instance.details.undo.as_deref().map(field);
+    log_line!(warn, instance, refused_calls = count, in_hours, undo, "calls without a token refused");
+}
+
+/// Logs what kept a sweep's watch from seeing all refused calls.
+fn log_unwatched(event: &EventSummary, error: &Failure) {
+    let Failure { code, message, .. } = error;
+    let event_id = event.id.as_deref().map(field);
+    warn!(event_id, code = field(code), error = error_field(message), "refused calls not known");
 }
 
 /// Logs why an event asked for nothing; `message_id` is that of its message in an SQS batch.
@@ -171,7 +186,10 @@ pub(crate) fn log_message(message: &Message) {
 /// Logs the end of an invocation that looked after instances, with its counts, and that results
 /// were not published.
 pub(crate) fn log_done(report: &Report) {
-    let Report { mode, event, ignored: _, counts, instances: _, unlisted: _, error, messages, results } = report;
+    let Report { mode, event, ignored: _, counts, instances: _, unlisted: _, error, messages, results, watch } = report;
+    if let Some(Watched { error: Some(error), .. }) = watch {
+        log_unwatched(event, error);
+    }
     if let Some(results) = results {
         log_unpublished(event, results);
     }
@@ -186,6 +204,7 @@ pub(crate) fn log_done(report: &Report) {
                 examined = counts.examined,
                 enforced = counts.enforced,
                 would_enforce = counts.would_enforce,
+                created_before = counts.created_before,
                 compliant = counts.compliant,
                 endpoint_disabled = counts.endpoint_disabled,
                 managed = counts.managed,
@@ -194,6 +213,7 @@ pub(crate) fn log_done(report: &Report) {
                 gone = counts.gone,
                 not_found = counts.not_found,
                 failed = counts.failed,
+                left_over = counts.left_over,
                 messages = (!messages.is_empty()).then_some(messages.len()),
                 code = error.as_ref().map(|it| field(&it.code)),
                 error = error.as_ref().map(|it| error_field(&it.message)),
@@ -333,6 +353,7 @@ mod tests {
     fn no_line_is_too_long_whatever_errors_and_tags_say() {
         let report = Report::new(Mode::Enforce, event(), Instances::default(), Some(failure()));
         let results = Some(Published { published: 1, unpublished: 1, error: Some(failure()) });
+        let watch = Some(Watched { error: Some(failure()), ..Watched::default() });
         let unreadable = EventError::Unreadable { path: endless(), problem: endless() };
         let lines = logged(Level::TRACE, || {
             for outcome in outcomes() {
@@ -340,10 +361,11 @@ mod tests {
             }
             log_ignored(&event(), &endless(), Some(&endless()));
             log_refusal(&unreadable, Some(&endless()));
-            log_done(&Report { results, ..report });
+            log_done(&Report { results, watch, ..report });
+            log_refused_calls(&instance(outcomes().remove(0)), RefusedCalls { count: u64::MAX, in_hours: u16::MAX });
             log_other_roots(&endless(), &endless());
         });
-        assert_eq!(lines.len(), 10 + 5);
+        assert_eq!(lines.len(), 11 + 7);
         for line in lines {
             let json: Value = serde_json::from_str(&line).unwrap();
             assert!(line.len() <= LINE_BYTES, "{} bytes: {}", line.len(), json["message"]);

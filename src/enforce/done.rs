@@ -1,11 +1,13 @@
-//! What became of the work. It grows with what events named, not with the account.
+//! What became of the work. It grows with what events named, and of what a sweep finds with the ids
+//! alone.
 
 use std::collections::BTreeSet;
 
 use super::work::Work;
 use crate::event::{Message, Request, Targets};
 use crate::instance::InstanceId;
-use crate::report::{Failure, InstanceReport, Instances, MessageReport, Published};
+use crate::report::digest::Digest;
+use crate::report::{Failure, InstanceReport, Instances, MessageReport, Published, Watched};
 
 /// What became of the work.
 #[derive(Debug, Default)]
@@ -19,8 +21,16 @@ pub(super) struct Done {
     pub(super) error: Option<Failure>,
     /// How many were never described.
     pub(super) undescribed: usize,
-    /// How many failed whose failure does not pass by itself.
+    /// How many that events named failed, and the failure does not pass by itself.
     pub(super) refused: usize,
+    /// How many that a sweep found did so.
+    pub(super) refused_in_sweep: usize,
+    /// The instances that a sweep found.
+    found: BTreeSet<InstanceId>,
+    /// What the sweep found, by numbers.
+    pub(super) digest: Digest,
+    /// What the sweep's watch on refused calls found.
+    pub(super) watch: Option<Watched>,
     pub(super) time_to_enforce_ms: Vec<u64>,
     pub(super) results: Option<Published>,
 }
@@ -35,9 +45,23 @@ impl Done {
             (Some(_), false) => self.violators_failed = true,
             (None, _) => {}
         }
-        self.refused += usize::from(instance.failure().is_some_and(|failure| !failure.retryable));
+        let is_refused = instance.failure().is_some_and(|failure| !failure.retryable);
+        if work.was_led_to(id) {
+            self.refused += usize::from(is_refused);
+        } else {
+            self.refused_in_sweep += usize::from(is_refused);
+            self.found.insert(id.clone());
+        }
+        if work.is_sweep() {
+            self.digest.add(&instance);
+        }
         self.time_to_enforce_ms.extend(instance.details.time_to_enforce_ms);
         self.list(instance);
+    }
+
+    /// Whether the sweep found an instance.
+    pub(super) fn was_found(&self, id: &InstanceId) -> bool {
+        self.found.contains(id)
     }
 
     /// Adds what stood in an id's place: EC2 was not asked, so it has refused nothing.

@@ -69,7 +69,7 @@ impl<E: Ec2> Enforcer<E> {
     }
 
     /// Describes the instances of these ids, and answers those that EC2 does not know.
-    async fn describe(
+    pub(super) async fn describe(
         &self,
         ids: Vec<InstanceId>,
         deadline: Deadline,

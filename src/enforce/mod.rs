@@ -10,6 +10,7 @@ mod deadline;
 mod done;
 mod look_up;
 pub mod publish;
+mod watch;
 mod work;
 
 use std::time::Duration;
@@ -27,7 +28,7 @@ use self::look_up::Finding;
 use self::publish::publish;
 use self::work::Work;
 use crate::aws;
-use crate::aws::cloudwatch::MetadataUse;
+use crate::aws::cloudwatch::{MetadataUse, RefusedCalls};
 use crate::aws::ec2::{Ec2, IDS_PER_DESCRIBE};
 use crate::aws::eventbridge::ResultBus;
 use crate::aws::request_rate::RequestRate;
@@ -35,7 +36,7 @@ use crate::config::Mode;
 use crate::event::{self, EventError, EventSummary, Invocation, Message, Request};
 use crate::policy::exemption::Exemptions;
 use crate::report::metrics::Measurements;
-use crate::report::result_event::{ResultEvent, result_event};
+use crate::report::result_event::{ResultEvent, Setting, result_event};
 use crate::report::{Failure, InstanceReport, LISTED, Published, Report};
 use crate::telemetry;
 
@@ -94,6 +95,8 @@ pub struct Options {
     pub exemptions: Option<Exemptions>,
     /// Whether the sweep spares instances in use.
     pub grace: Option<Grace>,
+    /// Whether each sweep watches refused calls.
+    pub watch: Option<Watch>,
     /// Where results are published.
     pub result_bus: Option<Box<dyn ResultBus>>,
 }
@@ -105,6 +108,15 @@ pub struct Grace {
     pub days: u16,
     /// What knows that.
     pub metadata_use: Box<dyn MetadataUse>,
+}
+
+/// A sweep that reports the instances whose metadata service lately refused calls without a token.
+#[derive(Debug)]
+pub struct Watch {
+    /// In how many hours before.
+    pub hours: u16,
+    /// What knows that.
+    pub refused_calls: Box<dyn RefusedCalls>,
 }
 
 /// What an invocation answers when it succeeds.
@@ -193,7 +205,7 @@ impl<E: Ec2> Enforcer<E> {
                 let work = Work::of_event(event.clone(), &targets, origin.as_ref());
                 let done = self.look_after(&work, deadline).await;
                 let report = Report::new(mode, event, done.instances, done.error);
-                let report = Report { results: done.results, ..report };
+                let report = Report { results: done.results, watch: done.watch, ..report };
                 telemetry::log_done(&report);
                 report
             }
@@ -217,31 +229,30 @@ impl<E: Ec2> Enforcer<E> {
             response.add_failure(&message.message_id);
         }
         let report = Report::new(self.settings.mode, event, done.instances, done.error.take());
-        let report = Report { messages, results: done.results, ..report };
+        let report = Report { messages, results: done.results, watch: done.watch, ..report };
         telemetry::log_done(&report);
         Answer::Batch { response, report: Box::new(report) }
     }
 
-    /// Looks the work's instances up and, as they are found, concludes about each and records it.
+    /// Looks after the work's instances, publishes results beside that, and measures both.
     async fn look_after(&self, work: &Work, deadline: Deadline) -> Done {
         let (requests, throttles) = (self.ec2.requests(), self.throttles());
-        let (findings, found) = mpsc::channel(IDS_PER_DESCRIBE);
         let (results, published) = mpsc::channel(RESULTS_WAITING);
-        let (error, mut done, results) = tokio::join!(
-            self.look_up(work, deadline, findings),
-            self.conclude_all(found, results, work, deadline),
-            self.publish(published, deadline.publish_until),
-        );
-        (done.error, done.results) = (error, results);
+        let (mut done, results) =
+            tokio::join!(self.work_through(work, deadline, results), self.publish(published, deadline.publish_until));
+        done.results = results;
         let Settings { function_name, mode, options, .. } = &self.settings;
         telemetry::log_metrics(&Measurements {
             function_name,
             mode: *mode,
             exempts: options.exemptions.is_some(),
             spares: options.grace.is_some(),
+            has_day: false,
             at: (self.clock)(),
             counts: *done.instances.counts(),
             refused: done.refused,
+            refused_in_sweep: work.is_sweep().then_some(done.refused_in_sweep),
+            refusing_calls: done.watch.as_ref().and_then(|it| it.refusing),
             time_to_enforce_ms: &done.time_to_enforce_ms,
             duration_ms: milliseconds(deadline.begin.elapsed()),
             ec2_calls: self.ec2.requests() - requests,
@@ -251,50 +262,69 @@ impl<E: Ec2> Enforcer<E> {
         done
     }
 
+    /// Looks the work's instances up and, as they are found, concludes about each and records it; at
+    /// last, what a sweep found as a whole.
+    async fn work_through(&self, work: &Work, deadline: Deadline, results: mpsc::Sender<ResultEvent>) -> Done {
+        let (findings, found) = mpsc::channel(IDS_PER_DESCRIBE);
+        let (error, mut done, refusing) = tokio::join!(
+            self.look_up(work, deadline, findings),
+            self.conclude_all(found, &results, work, deadline),
+            self.find_refusing(work, deadline),
+        );
+        done.error = error;
+        if let Some(refusing) = refusing {
+            self.record_refusing(refusing, work, &mut done, &results).await;
+        }
+        let Done { digest, instances, watch, error, .. } = &done;
+        let digest = |setting: Setting| digest.event(setting, instances.counts(), watch.as_ref(), error.as_ref());
+        if let Some(event) = self.result(work.whole(), digest).filter(|_| work.is_sweep()) {
+            drop(results.send(event).await);
+        }
+        done
+    }
+
     /// Concludes about all that is found, a few at a time, until nothing more can be found.
     async fn conclude_all(
         &self,
         found: mpsc::Receiver<Finding>,
-        results: mpsc::Sender<ResultEvent>,
+        results: &mpsc::Sender<ResultEvent>,
         work: &Work,
         deadline: Deadline,
     ) -> Done {
         let found = stream::unfold(found, async |mut found| Some((found.recv().await?, found)));
         let concluded = found.map(|finding| self.conclude(finding, work, deadline)).buffer_unordered(WRITES_IN_FLIGHT);
         let done = concluded.fold(Done::default(), async |mut done, (id, instance)| {
-            self.record(&instance, work.event(&id), &done, &results).await;
+            self.record(&instance, &done);
+            let result = |setting: Setting| result_event(&instance, setting, work.was_led_to(&id));
+            if let Some(event) = self.result(work.event(&id), result) {
+                drop(results.send(event).await);
+            }
             done.add(&id, instance, work);
             done
         });
         let mut done = done.await;
         for id in &work.malformed {
             let instance = conclude::malformed(id);
-            self.record(&instance, work.whole(), &done, &results).await;
+            self.record(&instance, &done);
             done.add_malformed(instance);
         }
         done
     }
 
-    /// Logs what became of an instance, and has the result published if there is a bus. `done` is what
-    /// was recorded before.
-    async fn record(
-        &self,
-        instance: &InstanceReport,
-        event: &EventSummary,
-        done: &Done,
-        results: &mpsc::Sender<ResultEvent>,
-    ) {
+    /// Logs what became of an instance. `done` is what was recorded before.
+    fn record(&self, instance: &InstanceReport, done: &Done) {
         // A text of any length may name instances that EC2 does not know: writing a line for each
         // could take longer than there is time.
         if instance.was_described() || done.undescribed < LISTED {
             telemetry::log_instance(instance);
         }
+    }
+
+    /// A result that `event` led to, if there is a bus for it.
+    fn result(&self, event: &EventSummary, result: impl FnOnce(Setting) -> Option<ResultEvent>) -> Option<ResultEvent> {
         let Settings { mode, region, options, .. } = &self.settings;
-        if options.result_bus.is_some()
-            && let Some(event) = result_event(instance, event, *mode, region)
-        {
-            drop(results.send(event).await);
-        }
+        options.result_bus.as_ref()?;
+        result(Setting { mode: *mode, region, event })
     }
 
     async fn publish(&self, results: mpsc::Receiver<ResultEvent>, until: Instant) -> Option<Published> {

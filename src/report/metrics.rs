@@ -28,12 +28,20 @@ pub struct Measurements<'a> {
     pub exempts: bool,
     /// Whether the sweep spares instances in use.
     pub spares: bool,
+    /// Whether instances that were created before a day are left.
+    pub has_day: bool,
     /// The time of the measurement.
     pub at: DateTime<Utc>,
     /// The instances by outcome.
     pub counts: Counts,
-    /// The instances that failed and whose failure does not pass by itself.
+    /// The instances that an event named, that failed, and whose failure does not pass by itself.
     pub refused: usize,
+    /// The same of those that a sweep found, where there was one. They are found again by each, so
+    /// that they are no news.
+    pub refused_in_sweep: Option<usize>,
+    /// The instances that refused calls without a token, where they are watched and CloudWatch
+    /// answered.
+    pub refusing_calls: Option<usize>,
     /// Milliseconds from the event to EC2's answer, for each enforced instance that an event named.
     pub time_to_enforce_ms: &'a [u64],
     /// How long the invocation took.
@@ -83,7 +91,9 @@ fn milliseconds<'a>(name: &'static str, value: Measured<'a>) -> Metric<'a> {
 
 /// Those that can be anything but zero, since each is paid for.
 fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
-    let Counts { examined, enforced, would_enforce, exempt, in_use, failed, .. } = measured.counts;
+    let Counts { examined, enforced, would_enforce, created_before, exempt, in_use, failed, left_over, .. } =
+        measured.counts;
+    let sweeps = measured.refused_in_sweep.is_some();
     let enforces = measured.mode == Mode::Enforce;
     let metrics = [
         Some(count("InstancesExamined", examined)),
@@ -91,8 +101,12 @@ fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
         (!enforces).then(|| count("InstancesWouldEnforce", would_enforce)),
         measured.exempts.then(|| count("InstancesExempt", exempt)),
         measured.spares.then(|| count("InstancesInUse", in_use)),
+        measured.has_day.then(|| count("InstancesCreatedBefore", created_before)),
         Some(count("InstancesFailed", failed)),
         Some(count("InstancesRefused", measured.refused)),
+        measured.refused_in_sweep.map(|refused| count("SweepInstancesRefused", refused)),
+        sweeps.then(|| count("InstancesLeftOver", left_over)),
+        measured.refusing_calls.map(|refusing| count("InstancesRefusingCalls", refusing)),
         Some(milliseconds("Duration", Measured::One(measured.duration_ms))),
         Some(count("Ec2Calls", measured.ec2_calls)),
         Some(count("Ec2Throttles", measured.ec2_throttles)),
@@ -176,9 +190,12 @@ mod tests {
             mode,
             exempts: all,
             spares: all,
+            has_day: all,
             at: "2026-11-02T09:14:10Z".parse().unwrap(),
             counts: Counts { examined: 3, enforced: 2, failed: 1, ..Counts::default() },
             refused: 1,
+            refused_in_sweep: all.then_some(2),
+            refusing_calls: all.then_some(3),
             time_to_enforce_ms,
             duration_ms: 120,
             ec2_calls: 4,
@@ -215,8 +232,9 @@ mod tests {
         let [document] = &measured(&[3000, 4000])[..] else { panic!("one document") };
         assert_eq!(document["_aws"]["Timestamp"], 1_793_610_850_000_u64);
         assert_eq!((&document["FunctionName"], &document["Mode"]), (&json!("imds-enforcer"), &json!("enforce")));
-        assert_eq!(declared(document).len(), 11, "{document}");
+        assert_eq!(declared(document).len(), 15, "{document}");
         assert_eq!((&document["InstancesRefused"], &document["Ec2Calls"]), (&json!(1), &json!(4)));
+        assert_eq!((&document["SweepInstancesRefused"], &document["InstancesRefusingCalls"]), (&json!(2), &json!(3)));
         assert_eq!(document["TimeToEnforce"], json!([3000, 4000]));
     }
 
@@ -228,13 +246,22 @@ mod tests {
             (
                 Mode::Enforce,
                 false,
-                &["InstancesWouldEnforce", "InstancesExempt", "InstancesInUse", "ResultsUnpublished"],
+                &[
+                    "InstancesWouldEnforce",
+                    "InstancesExempt",
+                    "InstancesInUse",
+                    "InstancesCreatedBefore",
+                    "SweepInstancesRefused",
+                    "InstancesLeftOver",
+                    "InstancesRefusingCalls",
+                    "ResultsUnpublished",
+                ],
             ),
         ] {
             let documents = measured_in(mode, all, &[]);
             let declared = declared(&documents[0]);
             assert!(left_out.iter().all(|it| !declared.contains(it)), "{declared:?}");
-            assert_eq!(declared.len() + left_out.len(), 11, "{declared:?}");
+            assert_eq!(declared.len() + left_out.len(), 15, "{declared:?}");
         }
     }
 

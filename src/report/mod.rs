@@ -3,6 +3,7 @@
 //! Pure data, built once at the end of an invocation. Its field names are the contract with dashboards,
 //! log queries and tests.
 
+pub mod digest;
 pub mod metrics;
 pub mod result_event;
 
@@ -44,6 +45,23 @@ pub struct Report {
     /// What became of the results, where they are sent to a bus.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub results: Option<Published>,
+    /// What the sweep's watch on refused calls found, where it is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watched>,
+}
+
+/// What a sweep's watch on refused calls found. Nothing that the sweep does depends on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Watched {
+    /// How many instances refused ten calls without a token or more; none if CloudWatch did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusing: Option<usize>,
+    /// In how many hours before the sweep.
+    pub in_hours: u16,
+    /// What kept the watch from seeing everything: of CloudWatch, or of EC2's description of what
+    /// CloudWatch named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
 }
 
 /// What became of the results that were sent to a bus. No instance's outcome depends on it.
@@ -90,6 +108,14 @@ impl Instances {
             list.push(instance);
         }
     }
+
+    /// Adds to the entry of an instance, if it is listed, that it refused calls. Answers the entry.
+    pub fn add_refused_calls(&mut self, instance_id: &str, refused_calls: RefusedCalls) -> Option<&InstanceReport> {
+        let instance =
+            self.failed.iter_mut().chain(&mut self.others).find(|instance| instance.instance_id == instance_id)?;
+        instance.details.refused_calls = Some(refused_calls);
+        Some(instance)
+    }
 }
 
 /// One instance of a report.
@@ -126,6 +152,18 @@ pub struct Details {
     /// What its owner should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<&'static str>,
+    /// The calls that its metadata service refused, where a sweep's watch found ten or more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused_calls: Option<RefusedCalls>,
+}
+
+/// Calls of a metadata service that came without a token and were refused, as CloudWatch counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RefusedCalls {
+    /// How many.
+    pub count: u64,
+    /// In how many hours before the sweep.
+    pub in_hours: u16,
 }
 
 /// What became of an instance.
@@ -141,6 +179,11 @@ pub enum Outcome {
     },
     /// Observe mode: tokens are not required.
     WouldEnforce {
+        /// As described.
+        before: MetadataOptions,
+    },
+    /// Tokens are not required, and it was created before the day since which they are.
+    CreatedBefore {
         /// As described.
         before: MetadataOptions,
     },
@@ -197,6 +240,7 @@ impl Outcome {
         match self {
             Self::Enforced { .. } => "enforced",
             Self::WouldEnforce { .. } => "would_enforce",
+            Self::CreatedBefore { .. } => "created_before",
             Self::Compliant { .. } => "compliant",
             Self::EndpointDisabled { .. } => "endpoint_disabled",
             Self::Managed { .. } => "managed",
@@ -248,6 +292,8 @@ pub struct Counts {
     pub enforced: usize,
     /// [`Outcome::WouldEnforce`].
     pub would_enforce: usize,
+    /// [`Outcome::CreatedBefore`].
+    pub created_before: usize,
     /// [`Outcome::Compliant`].
     pub compliant: usize,
     /// [`Outcome::EndpointDisabled`].
@@ -264,6 +310,8 @@ pub struct Counts {
     pub not_found: usize,
     /// [`Outcome::Failed`].
     pub failed: usize,
+    /// Beside those: violators that the sweep found and did not come to, or that were beyond its limit.
+    pub left_over: usize,
 }
 
 impl Counts {
@@ -272,6 +320,7 @@ impl Counts {
         *match outcome {
             Outcome::Enforced { .. } => &mut self.enforced,
             Outcome::WouldEnforce { .. } => &mut self.would_enforce,
+            Outcome::CreatedBefore { .. } => &mut self.created_before,
             Outcome::Compliant { .. } => &mut self.compliant,
             Outcome::EndpointDisabled { .. } => &mut self.endpoint_disabled,
             Outcome::Managed { .. } => &mut self.managed,
@@ -304,6 +353,7 @@ impl InstanceReport {
             Outcome::Failed { error, .. } => Some(error),
             Outcome::Enforced { .. }
             | Outcome::WouldEnforce { .. }
+            | Outcome::CreatedBefore { .. }
             | Outcome::Compliant { .. }
             | Outcome::EndpointDisabled { .. }
             | Outcome::Managed { .. }
@@ -322,7 +372,18 @@ impl Report {
         instances.extend(others);
         instances.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
         let unlisted = counts.examined - instances.len();
-        Self { mode, event, ignored: None, counts, instances, unlisted, error, messages: Vec::new(), results: None }
+        Self {
+            mode,
+            event,
+            ignored: None,
+            counts,
+            instances,
+            unlisted,
+            error,
+            messages: Vec::new(),
+            results: None,
+            watch: None,
+        }
     }
 
     /// The report on an event that asked for nothing.
@@ -340,7 +401,7 @@ impl Report {
 /// Counts and names what failed: the message of a failed invocation.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mode, event, ignored, counts, instances, unlisted, error, messages, results } = self;
+        let Self { mode, event, ignored, counts, instances, unlisted, error, messages, results, watch } = self;
         write!(f, "{}: ", event.name)?;
         if let Some(reason) = ignored {
             return write!(f, "ignored: {reason}");
@@ -361,6 +422,9 @@ impl fmt::Display for Report {
         }
         if let Some(Published { unpublished: unpublished @ 1.., .. }) = results {
             write!(f, "; {unpublished} results were not published")?;
+        }
+        if let Some(Watched { error: Some(error), .. }) = watch {
+            write!(f, "; refused calls are not known: {error}")?;
         }
         Ok(())
     }
@@ -384,6 +448,7 @@ impl fmt::Display for Counts {
             examined,
             enforced,
             would_enforce,
+            created_before,
             compliant,
             endpoint_disabled,
             managed,
@@ -392,11 +457,13 @@ impl fmt::Display for Counts {
             gone,
             not_found,
             failed,
+            left_over,
         } = self;
         write!(f, "{failed} of {examined} instances failed")?;
         for (count, outcome) in [
             (enforced, "enforced"),
             (would_enforce, "would be enforced"),
+            (created_before, "created before"),
             (compliant, "compliant"),
             (endpoint_disabled, "with a disabled endpoint"),
             (managed, "managed by a service"),
@@ -404,6 +471,7 @@ impl fmt::Display for Counts {
             (in_use, "in use without tokens"),
             (gone, "gone"),
             (not_found, "not found"),
+            (left_over, "left over"),
         ] {
             if *count > 0 {
                 write!(f, ", {count} {outcome}")?;
@@ -477,6 +545,7 @@ pub(crate) mod tests {
         vec![
             Outcome::Enforced { before: before.clone(), after: before.clone() },
             Outcome::WouldEnforce { before: before.clone() },
+            Outcome::CreatedBefore { before: before.clone() },
             Outcome::Compliant { before: before.clone() },
             Outcome::EndpointDisabled { before: before.clone() },
             Outcome::Managed { before: before.clone() },
