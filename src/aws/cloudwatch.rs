@@ -159,11 +159,11 @@ impl SdkCloudWatch {
             let call = call.end_time(SdkDateTime::from_secs(window.until.timestamp())).set_next_token(next_token);
             let answer = Box::pin(call.send()).await.map_err(|error| Error::from_sdk(&error, class, IAM_ACTIONS[0]))?;
             next_token = answer.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
-            for result in answer.metric_data_results() {
-                refusals.add(result, next_token.is_none());
-            }
             if let Some(message) = answer.messages().first() {
                 refusals.cut_short(message.code(), message.value());
+            }
+            for result in answer.metric_data_results() {
+                refusals.add(result, next_token.is_none());
             }
             if next_token.is_none() {
                 return Ok(refusals);

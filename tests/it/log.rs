@@ -11,6 +11,7 @@ use local_ec2::LocalEc2;
 use local_ec2::fault::Kind;
 use serde_json::Value;
 
+use crate::cloudwatch::{Fault, MetricsInsights};
 use crate::grace::CloudWatch;
 use crate::harness::*;
 use crate::results::{Bus, BusFault};
@@ -32,8 +33,8 @@ fn sweep() -> String {
     sample("ScheduledEvent/rule")
 }
 
-/// The log of every sample in both modes, of a sweep that spares, of refusals, and of a bus that
-/// takes nothing.
+/// The log of every sample in both modes, of a sweep that spares, of sweeps that watch refused calls, of
+/// refusals, and of a bus that takes nothing.
 async fn log_of_all() -> Vec<Value> {
     let mut lines = Vec::new();
     for name in names() {
@@ -50,6 +51,10 @@ async fn log_of_all() -> Vec<Value> {
     let denied = local_ec2([]);
     denied.model().deny(DESCRIBE, None);
     lines.extend(log_of(settings(), &denied, &sweep()).await);
+    let watched = MetricsInsights::new([(id(2), "2026-11-02T08:55:00Z", 10)]);
+    lines.extend(log_of(watched.settings(settings(), 1).await, &local_ec2([compliant(&id(2))]), &sweep()).await);
+    let unwatched = watched.with(Fault::Denies);
+    lines.extend(log_of(unwatched.settings(settings(), 1).await, &local_ec2([]), &sweep()).await);
     let bus = Bus::with(BusFault::Denies);
     lines.extend(log_of(bus.settings(Mode::Enforce).await, &ec2, &run_instances((0..2).map(id))).await);
     lines

@@ -296,7 +296,8 @@ async fn a_bus_is_called_in_the_region_of_its_arn() {
         let bus = Bus::default();
         let settings = settings();
         let options = Options { result_bus: Some(Box::new(bus.sdk(name).await)), ..settings.options };
-        let enforcer = enforcer(&local_ec2(violators(1)), Settings { options, ..settings }).await;
+        let ec2 = local_ec2(violators(1));
+        let enforcer = enforcer(&ec2, Settings { options, ..settings }).await;
         drop(enforcer.handle(&run_instances([id(0)]), in_a_minute()).await);
         let requests = bus.requests.lock().unwrap();
         let [(uri, authorization)] = &requests[..] else { panic!("one request: {requests:?}") };
@@ -315,7 +316,7 @@ fn exempt(reason: &str) -> Instance {
 
 #[tokio::test]
 async fn a_message_can_be_made_of_any_result_whatever_an_exemption_says() {
-    let reason = "\"legacy\"\n<b>\\u0022 C:\\new \u{202e}end\u{1}";
+    let reason = "\"legacy\"\n<b>\\u0022 C:\\new \u{202e}end";
     let bus = Bus::default();
     drop(handled(&local_ec2([exempt(reason)]), &running(&id(0)), Mode::Enforce, &bus).await);
     let [result] = &details(&bus.taken(), "IMDS Exemption Used")[..] else { panic!("one result") };
