@@ -146,11 +146,12 @@ pub(crate) fn log_refused_calls(instance: &InstanceReport, refused_calls: Refuse
     log_line!(warn, instance, refused_calls = count, in_hours, undo, "calls without a token refused");
 }
 
-/// Logs what kept a sweep's watch from seeing all refused calls.
-fn log_unwatched(event: &EventSummary, error: &Failure) {
-    let Failure { code, message, .. } = error;
-    let event_id = event.id.as_deref().map(field);
-    warn!(event_id, code = field(code), error = error_field(message), "refused calls not known");
+/// Logs what kept a sweep's watch from seeing all refused calls, if anything did.
+fn log_unwatched(event: &EventSummary, watch: &Watched) {
+    if let Some(Failure { code, message, .. }) = &watch.error {
+        let event_id = event.id.as_deref().map(field);
+        warn!(event_id, code = field(code), error = error_field(message), "refused calls not known");
+    }
 }
 
 /// Logs why an event asked for nothing; `message_id` is that of its message in an SQS batch.
@@ -187,12 +188,8 @@ pub(crate) fn log_message(message: &Message) {
 /// were not published.
 pub(crate) fn log_done(report: &Report) {
     let Report { mode, event, ignored: _, counts, instances: _, unlisted: _, error, messages, results, watch } = report;
-    if let Some(Watched { error: Some(error), .. }) = watch {
-        log_unwatched(event, error);
-    }
-    if let Some(results) = results {
-        log_unpublished(event, results);
-    }
+    watch.iter().for_each(|watch| log_unwatched(event, watch));
+    results.iter().for_each(|results| log_unpublished(event, results));
     macro_rules! log {
         ($level:ident) => {
             $level!(

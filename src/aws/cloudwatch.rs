@@ -12,7 +12,9 @@ use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::config::timeout::TimeoutConfig;
 use aws_sdk_cloudwatch::primitives::DateTime as SdkDateTime;
-use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricDataResult, MetricStat, StatusCode};
+use aws_sdk_cloudwatch::types::{
+    Dimension, MessageData, Metric, MetricDataQuery, MetricDataResult, MetricStat, StatusCode,
+};
 use chrono::{DateTime, Days, DurationRound, TimeDelta, Utc};
 use futures_util::future::BoxFuture;
 
@@ -190,7 +192,7 @@ impl Refusals {
         let is_whole = is_continued || status == Some(&StatusCode::Complete);
         let message = result.messages().first();
         if !is_whole || message.is_some() {
-            self.cut_short(message.and_then(|it| it.code()), message.and_then(|it| it.value()));
+            self.cut_short(message.and_then(MessageData::code), message.and_then(MessageData::value));
         }
     }
 
@@ -251,6 +253,7 @@ mod tests {
             assert_eq!(window(later, 1).from, first.until, "{later}");
         }
         assert_eq!(window("2026-11-03T09:14:07Z", 24).from, first.until);
+        assert_eq!(window("2026-11-02T09:39:59Z", 1).until, time("2026-11-02T09:25:00Z"));
         let end = DateTime::<Utc>::MIN_UTC;
         assert_eq!(Window::before(end, 24).from, end, "the beginning of time is no panic");
     }

@@ -214,3 +214,112 @@ fn summary(setting: Setting, counts: &Counts, causes: &[CauseCount], error: Opti
     let causes = if causes.is_empty() { "none".to_owned() } else { causes.join(", ") };
     Summary::new(&what, "nobody: it runs by its schedule", setting.region, &causes, None)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cause::cause;
+    use crate::config::Mode;
+    use crate::event::EventSummary;
+    use crate::instance::{Instance, InstanceState, MetadataOptions};
+    use crate::policy::exemption::Exemption;
+    use crate::report::Details;
+    use crate::report::tests::every_outcome;
+
+    /// An instance of an Auto Scaling group.
+    fn of_group(n: usize, group: &str, outcome: Outcome) -> InstanceReport {
+        let described = Instance {
+            tags: [("aws:autoscaling:groupName".to_owned(), group.to_owned())].into(),
+            ..Instance::new("i-1a2b3c4d".parse().unwrap(), InstanceState::Running, MetadataOptions::default())
+        };
+        let cause = Some(Box::new(cause(&described, None, "us-east-1")));
+        let details = Details { cause, ..Details::default() };
+        InstanceReport { details, ..InstanceReport::new(&format!("i-{n:017x}"), outcome) }
+    }
+
+    fn would_enforce() -> Outcome {
+        Outcome::WouldEnforce { before: MetadataOptions::default() }
+    }
+
+    fn failed(code: &str, message: &str, retryable: bool) -> Outcome {
+        let error = Failure { code: code.to_owned(), message: message.to_owned(), retryable };
+        Outcome::Failed { before: None, error }
+    }
+
+    fn exempt(n: usize, until: &str) -> InstanceReport {
+        let mut instance = of_group(n, "a", Outcome::Exempt { before: MetadataOptions::default() });
+        instance.details.exemption = Some(Exemption { until: until.parse().unwrap(), reason: None });
+        instance
+    }
+
+    /// The detail of a digest of these instances, and its size.
+    fn digest(instances: impl IntoIterator<Item = InstanceReport>, error: Option<Failure>) -> (Value, usize) {
+        let mut digest = Digest::default();
+        instances.into_iter().for_each(|instance| digest.add(&instance));
+        let event = EventSummary { id: Some("event-1".to_owned()), ..EventSummary::default() };
+        let setting = Setting { mode: Mode::Observe, region: "us-east-1", event: &event };
+        let watch = Watched { refusing: Some(2), in_hours: 1, error: error.clone() };
+        let counts = Counts { examined: 7, left_over: 3, ..Counts::default() };
+        let event = digest.event(setting, &counts, Some(&watch), error.as_ref()).unwrap();
+        assert_eq!(event.detail_type, DETAIL_TYPE);
+        (serde_json::from_str(&event.detail).unwrap(), event.bytes())
+    }
+
+    #[test]
+    fn causes_are_counted_and_the_most_frequent_named() {
+        let groups = (0..60).flat_map(|n| (0..=n).map(move |_| of_group(n, &format!("group-{n}"), would_enforce())));
+        let compliant = of_group(0, "fine", Outcome::Compliant { before: MetadataOptions::default() });
+        let (detail, _) = digest(groups.chain([compliant]), None);
+        let causes = detail["causes"].as_array().unwrap();
+        assert_eq!(causes[0], json!({"kind": "auto_scaling_group", "belongs_to": "group-59", "count": 60}));
+        assert_eq!((causes.len(), &detail["other_causes"]), (50, &json!((1..=10).sum::<usize>())));
+        assert_eq!((&detail["result_id"], &detail["counts"]["left_over"]), (&json!("event-1/digest"), &json!(3)));
+        assert!(detail["summary"]["cause"].as_str().unwrap().starts_with("60 of auto_scaling_group group-59, "));
+        assert!(detail["summary"]["what"].as_str().unwrap().contains("3 left over"), "{detail}");
+    }
+
+    #[test]
+    fn the_exemptions_that_end_first_are_named() {
+        let late = (0..150).map(|n| exempt(n, "2026-12-31"));
+        let (detail, _) = digest(late.chain([exempt(200, "2026-11-03")]), None);
+        assert_eq!(detail["exemptions"][0], json!({"instance_id": format!("i-{:017x}", 200), "until": "2026-11-03"}));
+        assert_eq!((detail["exemptions"].as_array().unwrap().len(), &detail["other_exemptions"]), (100, &json!(51)));
+    }
+
+    #[test]
+    fn refusals_are_counted_by_code_and_what_may_be_tried_again_is_none() {
+        let refused = (0..9).map(|n| of_group(n, "a", failed("UnauthorizedOperation", "no", false)));
+        let others = (0..30).map(|n| of_group(n, "a", failed(&format!("Code{n:02}"), "no", false)));
+        let throttled = of_group(0, "a", failed("RequestLimitExceeded", "no", true));
+        let (detail, _) = digest(refused.chain(others).chain([throttled]), None);
+        let refusals = detail["refusals"].as_array().unwrap();
+        let refusal = refusals.iter().find(|it| it["code"] == "UnauthorizedOperation").unwrap();
+        assert_eq!((&refusal["count"], refusal["instance_ids"].as_array().unwrap().len()), (&json!(9), 5));
+        assert_eq!((refusals.len(), &detail["other_refusals"]), (20, &json!(11)));
+        assert!(refusals.iter().all(|it| it["code"] != "RequestLimitExceeded"));
+    }
+
+    #[test]
+    fn a_digest_is_bounded_whatever_the_account_has() {
+        let endless = "\u{1}\"ü".repeat(10_000);
+        let of_account = |n: usize| {
+            let group = format!("{n}{endless}");
+            let mut instances: Vec<_> =
+                every_outcome(Failure { code: group.clone(), message: endless.clone(), retryable: false })
+                    .into_iter()
+                    .map(|outcome| of_group(n, &group, outcome))
+                    .collect();
+            instances.push(exempt(n, "2026-12-31"));
+            instances
+        };
+        let error = Failure { code: endless.clone(), message: endless.clone(), retryable: false };
+        let (detail, bytes) = digest((0..1200).flat_map(of_account), Some(error));
+        assert!(bytes <= 240 * 1024, "{bytes} bytes");
+        assert_eq!(detail["watch"]["refusing"], 2);
+        let named = detail["causes"].as_array().unwrap().iter().map(|it| it["count"].as_u64().unwrap()).sum::<u64>();
+        let violators_of_each = 8;
+        assert_eq!(named + detail["other_causes"].as_u64().unwrap(), 1200 * violators_of_each, "none is lost");
+    }
+}

@@ -97,7 +97,7 @@ impl Summary {
     /// A summary of these lines. What stands in them comes from tags, events and answers: it is made
     /// plain. A command that is not plain is not shown, since a changed one would be another.
     pub(super) fn new(what: &str, who: &str, r#where: &str, cause: &str, command: Option<&str>) -> Self {
-        let [what, who, r#where, cause] = [what, who, r#where, cause].map(|line| plain(line));
+        let [what, who, r#where, cause] = [what, who, r#where, cause].map(plain);
         let command = match command {
             None => "none".to_owned(),
             Some(command) if command.chars().all(|c| plain_char(c) == c) => command.to_owned(),
@@ -158,8 +158,7 @@ fn event(
     name: &str,
     summary: Summary,
 ) -> Option<ResultEvent> {
-    let instance = &*bounded(instance);
-    let result_id = setting.result_id(name);
+    let (result_id, instance) = (setting.result_id(name), &bounded(instance));
     ResultEvent::new(detail_type, &Detail { schema_version: SCHEMA_VERSION, result_id, setting, instance, summary })
 }
 
@@ -233,5 +232,131 @@ fn what(instance: &InstanceReport) -> String {
         Outcome::Gone { .. } => "session tokens were not required; the instance is terminated by now".to_owned(),
         Outcome::EndpointDisabled { .. } => "the metadata endpoint is disabled".to_owned(),
         Outcome::NotFound => "EC2 does not know the instance".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::cause::cause;
+    use crate::instance::{Instance, InstanceState, MetadataOptions};
+    use crate::report::Details;
+    use crate::report::tests::every_outcome;
+
+    /// The cause of an instance whose tags are endless, or have this value.
+    fn cause_of(value: &str) -> crate::cause::Cause {
+        let tags = ["aws:autoscaling:groupName", "aws:ec2launchtemplate:id", "eks:nodegroup-name", "eks:cluster-name"];
+        let described = Instance {
+            tags: tags.into_iter().map(|key| (key.to_owned(), value.to_owned())).collect(),
+            ..Instance::new("i-1a2b3c4d".parse().unwrap(), InstanceState::Running, MetadataOptions::default())
+        };
+        cause(&described, None, "us-east-1")
+    }
+
+    fn report(outcome: Outcome, cause: Option<crate::cause::Cause>) -> InstanceReport {
+        let details = Details { cause: cause.map(Box::new), ..Details::default() };
+        InstanceReport { details, ..InstanceReport::new("i-1a2b3c4d", outcome) }
+    }
+
+    fn failure(message: &str, retryable: bool) -> Failure {
+        Failure { code: "UnauthorizedOperation".to_owned(), message: message.to_owned(), retryable }
+    }
+
+    /// The detail-type of the result of an outcome, and its detail.
+    fn result(instance: &InstanceReport, named: bool) -> Option<(&'static str, Value)> {
+        let event = EventSummary { id: Some("event-1".to_owned()), ..EventSummary::default() };
+        let setting = Setting { mode: Mode::Enforce, region: "us-east-1", event: &event };
+        let event = result_event(instance, setting, named)?;
+        Some((event.detail_type, serde_json::from_str(&event.detail).unwrap()))
+    }
+
+    #[test]
+    fn what_an_event_named_is_a_result_and_of_what_a_sweep_found_only_what_was_changed() {
+        for outcome in every_outcome(failure("no", false)) {
+            let expected = match outcome.as_str() {
+                "enforced" => Some("IMDS Tokens Required"),
+                "would_enforce" => Some("IMDS Tokens Would Be Required"),
+                "created_before" => Some("IMDS Instance Created Before"),
+                "managed" => Some("IMDS Instance Managed"),
+                "exempt" => Some("IMDS Exemption Used"),
+                "in_use" => Some("IMDS Instance In Use"),
+                "failed" => Some("IMDS Enforcement Failed"),
+                "compliant" | "gone" => Some("IMDS Launch Attributed"),
+                _ => None,
+            };
+            let attributed = report(outcome.clone(), Some(cause_of("web")));
+            let detail_type = |named| result(&attributed, named).map(|(detail_type, _)| detail_type);
+            assert_eq!(detail_type(true), expected, "{outcome:?}");
+            assert_eq!(detail_type(false), expected.filter(|_| outcome.as_str() == "enforced"), "{outcome:?}");
+            let needs_cause = matches!(outcome.as_str(), "compliant" | "gone");
+            let without_cause = result(&report(outcome, None), true).map(|(detail_type, _)| detail_type);
+            assert_eq!(without_cause, expected.filter(|_| !needs_cause));
+        }
+    }
+
+    #[test]
+    fn a_failure_that_may_be_tried_again_is_no_result() {
+        let failed = |retryable| Outcome::Failed { before: None, error: failure("no", retryable) };
+        assert!(result(&report(failed(false), None), true).is_some());
+        assert_eq!(result(&report(failed(true), None), true), None);
+    }
+
+    #[test]
+    fn calls_refused_are_a_result_beside_that_of_the_outcome_with_an_id_of_its_own() {
+        let mut instance = report(every_outcome(failure("no", true)).remove(0), Some(cause_of("web")));
+        let event = EventSummary { id: Some("event-1".to_owned()), ..EventSummary::default() };
+        let setting = Setting { mode: Mode::Enforce, region: "us-east-1", event: &event };
+        assert_eq!(refused_calls_event(&instance, setting), None);
+        instance.details.refused_calls = Some(RefusedCalls { count: 12, in_hours: 1 });
+        let refused = refused_calls_event(&instance, setting).unwrap();
+        let detail: Value = serde_json::from_str(&refused.detail).unwrap();
+        assert_eq!(detail["result_id"], "event-1/i-1a2b3c4d/refused-calls");
+        assert!(detail["summary"]["what"].as_str().unwrap().starts_with("12 calls without a session token"));
+        assert_eq!(result(&instance, false).unwrap().1["result_id"], "event-1/i-1a2b3c4d");
+    }
+
+    #[test]
+    fn an_event_without_an_id_has_results_without_one() {
+        let event = EventSummary::default();
+        let setting = Setting { mode: Mode::Enforce, region: "us-east-1", event: &event };
+        let result = result_event(&report(every_outcome(failure("", true)).remove(0), None), setting, true);
+        let detail: Value = serde_json::from_str(&result.unwrap().detail).unwrap();
+        assert_eq!(detail.get("result_id"), Some(&Value::Null));
+    }
+
+    #[test]
+    fn no_result_is_larger_than_an_event_may_be() {
+        let endless = "\u{1}\"ü".repeat(100_000);
+        for outcome in every_outcome(Failure { code: endless.clone(), ..failure(&endless, false) }) {
+            let mut instance = report(outcome, Some(cause_of(&endless)));
+            instance.details.refused_calls = Some(RefusedCalls { count: u64::MAX, in_hours: u16::MAX });
+            let event = EventSummary { id: Some("event-1".to_owned()), ..EventSummary::default() };
+            let setting = Setting { mode: Mode::Enforce, region: "us-east-1", event: &event };
+            let events = [result_event(&instance, setting, true), refused_calls_event(&instance, setting)];
+            for event in events.into_iter().flatten() {
+                assert!(event.bytes() <= 240 * 1024, "{} has {} bytes", event.detail_type, event.bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_is_plain_and_a_command_is_whole_or_not_shown() {
+        assert_eq!(plain("a \"b\"\n<c>\\ \u{202e}\u{1}ü '$(d)'"), "a 'b' (c)/   ü '$(d)'");
+        assert_eq!(plain(&"a".repeat(2000)).chars().count(), LINE_CHARS + 1);
+        let summary = |command| Summary::new("what", "who", "where", "cause", command);
+        let long = format!("aws {}", "x".repeat(5000));
+        for command in ["aws ec2 a --b 'c d' --e $(aws ec2 f)", &long] {
+            assert_eq!(summary(Some(command)).command, command);
+        }
+        for command in ["aws ec2 a --b \"it's\"", "aws ec2 a --b 'c\nd'"] {
+            assert!(summary(Some(command)).command.starts_with("in the result: "), "{command}");
+        }
+        let Summary { text, command, .. } = summary(None);
+        assert_eq!(
+            (text.as_str(), command.as_str()),
+            ("What: what\nWhere: where\nWho: who\nCause: cause\nCommand: none", "none")
+        );
     }
 }

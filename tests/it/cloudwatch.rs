@@ -160,16 +160,18 @@ fn refusal(code: &str, message: &str) -> Vec<u8> {
 
 /// CBOR as JSON; a time is its seconds.
 fn read(decoder: &mut Decoder) -> Value {
-    match decoder.datatype().unwrap() {
-        Type::Map => json!((0..decoder.map().unwrap().unwrap()).map(|_| entry(decoder)).collect::<BTreeMap<_, _>>()),
-        Type::MapIndef => {
-            decoder.map().unwrap();
-            json!(std::iter::from_fn(|| (!is_end(decoder)).then(|| entry(decoder))).collect::<BTreeMap<_, _>>())
-        }
-        Type::Array => json!((0..decoder.list().unwrap().unwrap()).map(|_| read(decoder)).collect::<Vec<_>>()),
-        Type::String => json!(decoder.string().unwrap()),
-        Type::Tag => json!(decoder.timestamp().unwrap().secs()),
-        _ => json!(decoder.long().unwrap()),
+    let datatype = decoder.datatype().unwrap();
+    if datatype == Type::MapIndef {
+        decoder.map().unwrap();
+        json!(std::iter::from_fn(|| (!is_end(decoder)).then(|| entry(decoder))).collect::<BTreeMap<_, _>>())
+    } else if datatype == Type::Array {
+        json!((0..decoder.list().unwrap().unwrap()).map(|_| read(decoder)).collect::<Vec<_>>())
+    } else if datatype == Type::String {
+        json!(decoder.string().unwrap())
+    } else if datatype == Type::Tag {
+        json!(decoder.timestamp().unwrap().secs())
+    } else {
+        json!(decoder.long().unwrap())
     }
 }
 

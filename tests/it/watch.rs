@@ -44,7 +44,7 @@ fn refused(report: &Report) -> Vec<(String, u64)> {
 }
 
 /// A compliant instance of an Auto Scaling group.
-fn of_a_group(id: &str) -> Instance {
+pub(crate) fn of_a_group(id: &str) -> Instance {
     let mut instance = compliant(id);
     instance.tags.insert("aws:autoscaling:groupName".to_owned(), "web-blue".to_owned());
     instance
@@ -72,10 +72,12 @@ async fn each_call_is_in_the_window_of_one_sweep() {
         (7..10).flat_map(|hour| (0..60).step_by(5).map(move |minute| format!("2026-11-02T{hour:02}:{minute:02}:00Z")));
     let times: Vec<_> = times.collect();
     let cloudwatch = MetricsInsights::new(times.iter().map(|time| (id(1), time.as_str(), 1)));
-    for (hour, hours, counted) in [("09", 1, 12), ("10", 1, 12), ("10", 2, 24), ("10", 24, 36)] {
-        let event = sweep().replace("2026-11-02T09:14:07Z", &format!("2026-11-02T{hour}:14:07Z"));
+    for (time, hours, counted) in
+        [("09:14", 1, 12), ("10:14", 1, 12), ("09:37", 1, 12), ("10:14", 2, 24), ("10:14", 24, 36)]
+    {
+        let event = sweep().replace("2026-11-02T09:14:07Z", &format!("2026-11-02T{time}:07Z"));
         let report = report(watching(&ec2, &cloudwatch, hours).await.handle(&event, in_a_minute()).await);
-        assert_eq!(refused(&report), [(id(1), counted)], "{hour} {hours}");
+        assert_eq!(refused(&report), [(id(1), counted)], "{time} {hours}");
     }
 }
 
@@ -89,6 +91,15 @@ async fn an_instance_that_the_sweep_found_has_one_entry_and_one_that_is_forgotte
     let expected = ["enforced", "enforced", "endpoint_disabled", "not_found"];
     assert_eq!(outcomes(&report), (0..4).zip(expected).map(|(n, it)| (id(n), it.to_owned())).collect::<Vec<_>>());
     assert_eq!((refused(&report).len(), report.counts.examined, ec2.writes().len()), (4, 4, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_a_message_names_beside_a_sweep_has_one_entry() {
+    let ec2 = InProcess::new([compliant(&id(1))]);
+    let cloudwatch = MetricsInsights::new([(id(1), LAST, 10)]);
+    let event = sqs([("a", sweep()), ("b", running(&id(1)))]);
+    let report = report(watching(&ec2, &cloudwatch, 1).await.handle(&event, in_a_minute()).await);
+    assert_eq!((report.counts.examined, refused(&report)), (1, vec![(id(1), 10)]), "{report}");
 }
 
 #[tokio::test(start_paused = true)]
