@@ -106,8 +106,8 @@ impl<E: Ec2> Enforcer<E> {
     }
 
     /// The report on an instance that refused calls: what the sweep recorded of it, or else what it is
-    /// described as, which is added. None where its tokens are not required any more, and the sweep did
-    /// not find it: it was loosened this moment, and the event of that looks after it.
+    /// described as, which is added. None where its tokens are not required and it is not listed: the
+    /// sweep looked after it, or it was loosened this moment, and the event of that does.
     fn refusing_report(
         &self,
         id: &InstanceId,

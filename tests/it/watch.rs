@@ -103,6 +103,20 @@ async fn an_instance_that_a_message_names_beside_a_sweep_has_one_entry() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_instance_that_the_sweep_found_and_could_not_list_is_not_counted_again() {
+    let ec2 = InProcess::new(violators(1200).into_iter().map(|mut instance| {
+        instance.tags.insert("imds-exemption".to_owned(), "2026-11-30".to_owned());
+        instance
+    }));
+    let cloudwatch = MetricsInsights::new((700..1200).map(|n| (id(n), LAST, 10)));
+    collect_log();
+    let report = swept(&ec2, &cloudwatch, 1).await;
+    let lines = log_lines();
+    assert_eq!((report.counts.examined, report.counts.exempt, report.unlisted), (1200, 1200, 200));
+    assert_eq!(lines.iter().filter(|it| it["message"] == "calls without a token refused").count(), 500);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whatever_cloudwatch_does_the_sweep_enforces_and_says_what_is_not_known() {
     let of_two = || MetricsInsights::new([(id(3), LAST, 10), (id(4), LAST, 10)]);
     for (cloudwatch, refusing, code) in [
