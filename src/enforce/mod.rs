@@ -291,19 +291,10 @@ impl<E: Ec2> Enforcer<E> {
         let mut done = Settling::new(self, work, deadline, results).settle(found).await;
         for id in &work.malformed {
             let instance = conclude::malformed(id);
-            self.record(&instance, &done);
+            log(&instance, &done);
             done.add_malformed(instance);
         }
         done
-    }
-
-    /// Logs what became of an instance. `done` is what was recorded before.
-    fn record(&self, instance: &InstanceReport, done: &Done) {
-        // A text of any length may name instances that EC2 does not know: writing a line for each
-        // could take longer than there is time.
-        if instance.was_described() || done.undescribed < LISTED {
-            telemetry::log_instance(instance);
-        }
     }
 
     /// Has a result that `event` led to published, if there is a bus.
@@ -334,4 +325,13 @@ impl<E: Ec2> Enforcer<E> {
 
 fn milliseconds(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// Logs what became of an instance. `done` is what was recorded before.
+fn log(instance: &InstanceReport, done: &Done) {
+    // A text of any length may name instances that EC2 does not know: writing a line for each
+    // could take longer than there is time.
+    if instance.was_described() || done.undescribed < LISTED {
+        telemetry::log_instance(instance);
+    }
 }
