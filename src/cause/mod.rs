@@ -111,7 +111,7 @@ impl fmt::Display for Cause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
-    /// The call that the event records.
+    /// The event: the call that it records, or tags that this call gave.
     Event,
     /// The instance's description: its tags, its operator.
     Description,
