@@ -71,7 +71,7 @@ pub(super) fn words(kind: Kind, origins: &Origins) -> &'static str {
         Kind::Service => "ask whoever runs the service that launched or manages the instance",
         Kind::Terraform => {
             "have http_tokens be required in the metadata_options block of the aws_instance, or of the \
-             aws_launch_template that it names, and apply: what is changed by hand is undone by the next run"
+             aws_launch_template that it names, and apply: the next run may undo what is changed by hand"
         }
         Kind::Defaults => {
             "the launch asked for nothing, and neither the Region's default nor the image requires tokens: the \
@@ -91,16 +91,16 @@ const STACK: &str = "set HttpTokens: required in the MetadataOptions of the inst
 /// What mends a launch template, and what the commands for it do.
 const TEMPLATE: &str = "give the launch template a version with HttpTokens=required: the commands make it from the \
                         latest version, and have it be the default if that is the latest; whoever launches an older \
-                        version, or a number, is to be given the new one. If Terraform or another tool keeps the \
-                        template, change it there instead";
+                        version, or a number, is to be given the new one. If a stack, Terraform or another tool \
+                        keeps the template, change it there instead";
 
 /// What mends a group with a launch template, and what the commands for it do.
 const GROUP: &str = "give the launch template a version with HttpTokens=required, and have the group use it: the \
                      commands make it from the latest version, have it be the default if that is the latest, and \
                      have the group launch it if the group names the latest by its number; a group that names an \
                      older version, and a mixed instances policy that names numbers, are left as they are: give them \
-                     the new version where they are declared. If Terraform or another tool keeps template or group, \
-                     change them there instead";
+                     the new version where they are declared. If a stack, Terraform or another tool keeps template or \
+                     group, change them there instead";
 
 /// What mends a cause of this kind, as lines of the shell in order. Pasted line by line or as a whole,
 /// a line whose predecessor failed changes nothing.
@@ -158,8 +158,8 @@ fn template_id(origins: &Origins) -> Option<&str> {
 /// that it is made from. EC2 drops the snapshots of the block devices unless they are sent again. A
 /// version that requires tokens already has nothing to change.
 const CHANGE: &str = "LaunchTemplateVersions[?LaunchTemplateData.MetadataOptions.HttpTokens!=`\"required\"`]|[0].\
-                      LaunchTemplateData.{MetadataOptions:merge({HttpEndpoint:`\"enabled\"`},MetadataOptions||`{}`,\
-                      {HttpTokens:`\"required\"`}),BlockDeviceMappings:BlockDeviceMappings||`[]`}";
+                      LaunchTemplateData.{MetadataOptions:merge(MetadataOptions||`{}`,{HttpTokens:`\"required\"`}),\
+                      BlockDeviceMappings:BlockDeviceMappings||`[]`}";
 
 /// The number of a described version.
 const NUMBER: &str = "LaunchTemplateVersions[].VersionNumber";
