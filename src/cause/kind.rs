@@ -15,7 +15,7 @@ pub enum Kind {
     Batch,
     /// A cluster of EMR.
     Emr,
-    /// Karpenter, which launches from its EC2NodeClass.
+    /// Karpenter, which launches from its `EC2NodeClass`.
     Karpenter,
     /// A managed node group of EKS.
     EksNodeGroup,

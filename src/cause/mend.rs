@@ -1,5 +1,5 @@
-//! What mends a cause for good: in words, and as commands of the AWS CLI that a report suggests to
-//! people. The function itself runs none of them.
+//! What mends a cause for good, as commands of the AWS CLI that a report suggests to people. The
+//! function itself runs none of them.
 //!
 //! A command is suggested only where it is safe to paste: it changes what it names and nothing else,
 //! starts from what is launched today, which it looks up itself, and never makes an older version of a
@@ -19,88 +19,6 @@ pub fn undo(id: &InstanceId, before: &MetadataOptions, region: &str) -> String {
     let command = Command::new("ec2 modify-instance-metadata-options", region).option("--instance-id", id.as_str());
     command.option("--http-tokens", tokens.as_str()).option("--http-endpoint", endpoint.as_str()).into_text()
 }
-
-/// What mends a cause of this kind, in words.
-pub(super) fn words(kind: Kind, origins: &Origins) -> &'static str {
-    let is_declared = origins.stack.is_some();
-    match kind {
-        Kind::Modification => {
-            "have whoever changed the instance leave its tokens required; to have such calls fail for everybody \
-             is a decision about the whole account: a service control policy, or the Region's HttpTokensEnforced"
-        }
-        Kind::LaunchCall if is_declared => STACK,
-        Kind::LaunchCall => {
-            "have the caller ask for --metadata-options HttpTokens=required,HttpEndpoint=enabled; in Terraform \
-             that is http_tokens in the metadata_options block of the aws_instance"
-        }
-        Kind::ElasticBeanstalk => {
-            "set DisableIMDSv1 to true, in the namespace aws:autoscaling:launchconfiguration, where the \
-             environment is configured: Beanstalk then replaces its instances, and undoes what is changed by \
-             hand in its group or template"
-        }
-        Kind::Batch => {
-            "give the compute environment a launch template with HttpTokens=required, and update it: Batch reads \
-             the version at an update of the infrastructure alone, and undoes what is changed by hand in its groups"
-        }
-        Kind::Emr => {
-            "start clusters with a security configuration whose InstanceMetadataServiceConfiguration has \
-             MinimumInstanceMetadataServiceVersion 2; a cluster keeps the one that it was started with"
-        }
-        Kind::Karpenter => {
-            "set spec.metadataOptions.httpTokens to required in the EC2NodeClass, where it is kept: Karpenter \
-             makes its launch templates anew from it, and replaces the nodes that differ"
-        }
-        Kind::EksNodeGroup => {
-            "give the launch template that the node group names a version with HttpTokens=required, and the node \
-             group that version, where both are declared: an update replaces its nodes and may renew their image; \
-             the template that EKS made from it can't be changed"
-        }
-        Kind::AutoScalingGroup | Kind::Ec2Fleet | Kind::Spot | Kind::LaunchTemplate if is_declared => STACK,
-        Kind::AutoScalingGroup if template_id(origins).is_some() => GROUP,
-        Kind::AutoScalingGroup => {
-            "have the group launch a version of a launch template with HttpTokens=required; a launch \
-             configuration can't be changed: replace it by a launch template"
-        }
-        Kind::Spot if origins.launch_template.is_none() => {
-            "a Spot request and a Spot Fleet's launch specification have no metadata options: name a launch \
-             template with HttpTokens=required in their place, or have the Region's default or the image require \
-             tokens"
-        }
-        Kind::Ec2Fleet | Kind::Spot | Kind::LaunchTemplate => TEMPLATE,
-        Kind::CloudFormation => STACK,
-        Kind::Service => "ask whoever runs the service that launched or manages the instance",
-        Kind::Terraform => {
-            "have http_tokens be required in the metadata_options block of the aws_instance, or of the \
-             aws_launch_template that it names, and apply: the next run may undo what is changed by hand"
-        }
-        Kind::Defaults => {
-            "the launch asked for nothing, and neither the Region's default nor the image requires tokens: the \
-             command sets the default for every launch in the Region that asks for nothing, and no-preference \
-             takes that back; who owns the image can have its launches require tokens (aws ec2 \
-             modify-image-attribute --imds-support Value=v2.0), which can't be undone"
-        }
-        Kind::Unknown => "look for the launch in CloudTrail's event history",
-    }
-}
-
-/// What mends what a stack declares.
-const STACK: &str = "set HttpTokens: required in the MetadataOptions of the instance, launch template or launch \
-                     configuration in the stack's template, and update the stack: what is changed by hand is undone \
-                     by its next update";
-
-/// What mends a launch template, and what the commands for it do.
-const TEMPLATE: &str = "give the launch template a version with HttpTokens=required: the commands make it from the \
-                        latest version, and have it be the default if that is the latest; whoever launches an older \
-                        version, or a number, is to be given the new one. If a stack, Terraform or another tool \
-                        keeps the template, change it there instead";
-
-/// What mends a group with a launch template, and what the commands for it do.
-const GROUP: &str = "give the launch template a version with HttpTokens=required, and have the group use it: the \
-                     commands make it from the latest version, have it be the default if that is the latest, and \
-                     have the group launch it if the group names the latest by its number; a group that names an \
-                     older version, and a mixed instances policy that names numbers, are left as they are: give them \
-                     the new version where they are declared. If a stack, Terraform or another tool keeps template or \
-                     group, change them there instead";
 
 /// What mends a cause of this kind, as lines of the shell in order. Pasted line by line or as a whole,
 /// a line whose predecessor failed changes nothing.
@@ -127,7 +45,7 @@ pub(super) fn commands(kind: Kind, origins: &Origins, region: &str) -> Vec<Strin
 
 fn for_auto_scaling_group(origins: &Origins, region: &str) -> Vec<String> {
     let Some(group) = &origins.auto_scaling_group else { return for_template(origins, region) };
-    let Some(template) = template_id(origins) else { return vec![show_auto_scaling_group(group, region)] };
+    let Some(template) = origins.template_id() else { return vec![show_auto_scaling_group(group, region)] };
     for_template(origins, region).into_iter().chain(follow_by_number(group, template, region)).collect()
 }
 
@@ -145,13 +63,6 @@ fn require_by_default(region: &str) -> String {
 fn option_and_name(template: &LaunchTemplate) -> Option<(&'static str, &str)> {
     let id = template.id.as_deref().map(|id| ("--launch-template-id", id));
     id.or_else(|| template.name.as_deref().map(|name| ("--launch-template-name", name)))
-}
-
-/// The template's id, if it is one: then it can stand in a query as it is.
-fn template_id(origins: &Origins) -> Option<&str> {
-    let id = origins.launch_template.as_ref()?.id.as_deref()?;
-    let digits = id.strip_prefix("lt-")?;
-    digits.bytes().all(|byte| byte.is_ascii_alphanumeric()).then_some(id)
 }
 
 /// What a new version changes: it requires tokens, and keeps the other metadata options of the version
@@ -343,19 +254,10 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_undone_is_told_and_is_no_command() {
+    fn what_can_not_be_undone_is_no_command() {
         let origins = all_named("ami-1");
-        assert!(words(Kind::Defaults, &origins).contains("which can't be undone"));
         let commands = Kind::ALL.into_iter().flat_map(|kind| commands(kind, &origins, REGION));
         assert!(commands.into_iter().all(|it| !it.contains("modify-image-attribute")));
-    }
-
-    #[test]
-    fn no_words_hold_a_quotation_mark() {
-        for stack in [None, Some("shop".to_owned())] {
-            let origins = Origins { stack, ..all_named("blue") };
-            assert!(Kind::ALL.into_iter().all(|kind| !words(kind, &origins).contains('"')));
-        }
     }
 
     #[test]

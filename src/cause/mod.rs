@@ -7,6 +7,7 @@ mod command;
 mod kind;
 pub mod mend;
 mod origins;
+mod words;
 
 use std::fmt;
 
@@ -147,7 +148,7 @@ pub fn cause(instance: &Instance, origin: Option<&Origin>, region: &str) -> Caus
         source_address: caller.source_address.unwrap_or_else(unknown),
         user_agent: caller.user_agent.as_deref().map(clip),
         instance_profile: instance_profile.map(clip),
-        mend: mend::words(kind, &origins),
+        mend: words::words(kind, &origins),
         origins,
         commands,
     }
@@ -203,7 +204,7 @@ fn kind_by_caller(caller: &Caller) -> Option<Kind> {
     }
 }
 
-/// Whether a program names itself as Terraform's, or as its provider's of AWS, which OpenTofu runs too.
+/// Whether a program names itself as Terraform's, or as its provider's of AWS, which other programs run too.
 fn is_terraform(user_agent: &str) -> bool {
     user_agent.contains("Terraform/") || user_agent.contains("terraform-provider-aws/")
 }

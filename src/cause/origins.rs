@@ -160,6 +160,13 @@ impl Origins {
         }
     }
 
+    /// The launch template's id, if it is one: then it can stand in a query as it is.
+    pub(super) fn template_id(&self) -> Option<&str> {
+        let id = self.launch_template.as_ref()?.id.as_deref()?;
+        let digits = id.strip_prefix("lt-")?;
+        digits.bytes().all(|byte| byte.is_ascii_alphanumeric()).then_some(id)
+    }
+
     /// The name or id of what is to be mended for a cause of this kind, if it has one.
     pub(super) fn to_be_mended(&self, kind: Kind) -> Option<&String> {
         let template = || self.launch_template.as_ref().and_then(|it| it.id.as_ref().or(it.name.as_ref()));
