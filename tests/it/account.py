@@ -57,7 +57,7 @@ def written(shape, value, name):
 
 
 class Account:
-    """What is there, and how often each action that changes something was called."""
+    """What is there, and which actions are denied."""
 
     def __init__(self):
         self.templates, self.groups, self.images, self.defaults = {}, {}, {}, {}
