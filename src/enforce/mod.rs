@@ -266,9 +266,9 @@ impl<E: Ec2> Enforcer<E> {
     async fn work_through(&self, work: &Work, deadline: Deadline, results: mpsc::Sender<ResultEvent>) -> Done {
         let (findings, found) = mpsc::channel(IDS_PER_DESCRIBE);
         let (listing, mut done, refusing) = tokio::join!(
-            self.look_up(work, deadline, findings),
-            self.settle(found, &results, work, deadline),
-            self.find_refusing(work, deadline),
+            Box::pin(self.look_up(work, deadline, findings)),
+            Box::pin(self.settle(found, &results, work, deadline)),
+            Box::pin(self.find_refusing(work, deadline)),
         );
         done.listing = listing;
         if let Some(refusing) = refusing {

@@ -20,6 +20,7 @@ mod harness;
 mod hostile;
 mod in_process;
 mod log;
+mod mended;
 mod process;
 mod property;
 mod results;
