@@ -101,7 +101,7 @@ impl Summary {
         let command = match command {
             None => "none".to_owned(),
             Some(command) if command.chars().all(|c| plain_char(c) == c) => command.to_owned(),
-            Some(_) => "in the result: it has marks that a message does not keep".to_owned(),
+            Some(_) => "in the result on the bus: it has marks that a message does not keep".to_owned(),
         };
         let text = format!("What: {what}\nWhere: {where}\nWho: {who}\nCause: {cause}\nCommand: {command}");
         Self { what, who, r#where, cause, command, text }
@@ -351,7 +351,7 @@ mod tests {
             assert_eq!(summary(Some(command)).command, command);
         }
         for command in ["aws ec2 a --b \"it's\"", "aws ec2 a --b 'c\nd'"] {
-            assert!(summary(Some(command)).command.starts_with("in the result: "), "{command}");
+            assert!(summary(Some(command)).command.starts_with("in the result on the bus: "), "{command}");
         }
         let Summary { text, command, .. } = summary(None);
         assert_eq!(

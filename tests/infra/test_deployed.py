@@ -26,10 +26,14 @@ RECEIVED = {
         "RunInstances/already-required",
         "RunInstances/asks-for-optional",
         "RunInstances/auto-scaling",
+        "RunInstances/cloudformation",
+        "RunInstances/cloudformation-asks-for-optional",
         "RunInstances/ec2-fleet",
         "RunInstances/eks-node-group",
+        "RunInstances/emr",
         "RunInstances/exempt",
         "RunInstances/hundred",
+        "RunInstances/karpenter",
         "RunInstances/managed-by-eks",
         "RunInstances/managed-with-optional-tokens",
         "RunInstances/omitted",
@@ -38,6 +42,7 @@ RECEIVED = {
         "RunInstances/one-malformed-id",
         "RunInstances/request-only",
         "RunInstances/single-item-and-missing-fields",
+        "RunInstances/terraform",
         "RunInstances/three",
         "RunInstances/unknown-to-ec2",
         "Other/another-region",  # a rule receives events of its own Region alone: EventBridge never offers it this one
@@ -329,7 +334,7 @@ def test_a_result_comes_as_a_message_that_people_can_read(aws, stack, local_ec2,
         f"Where: {instance_id} in us-east-1, account ",
         "Who: arn:aws:sts::111122223333:assumed-role/ci-deployer/pipeline-481 from ",
         "Cause: auto_scaling_group, launch template lt-1",
-        "Command: aws ec2 modify-launch-template --region us-east-1 --launch-template-id lt-1",
+        "Command: in the result on the bus",
     ]:
         assert part in message
     # EventBridge puts quotes around each line; there are no others, whatever the values hold.
