@@ -19,6 +19,7 @@ mod harness;
 mod hostile;
 mod in_process;
 mod log;
+mod month;
 mod process;
 mod property;
 mod results;

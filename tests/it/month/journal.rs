@@ -1,0 +1,147 @@
+//! What is written down while a simulation goes on: launches, invocations, what the function logged
+//! and published, and every metric.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use imds_enforcer::config::Mode;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::account::{Launch, Maker};
+use super::metrics::Metrics;
+use super::pattern;
+use super::simulation::seconds;
+use super::template::Deployment;
+use super::truth::Truth;
+use crate::harness::log_text;
+
+/// One launch of the month, and what it cost.
+#[derive(Debug)]
+pub(crate) struct LaunchNote {
+    pub(crate) began: Instant,
+    pub(crate) maker: &'static Maker,
+    pub(crate) ids: Vec<String>,
+    /// Whether CloudTrail's event of it was delivered.
+    pub(crate) is_recorded: bool,
+    /// Describes of invocations that were about nothing else.
+    pub(crate) describes: usize,
+    /// Whether an invocation was about another as well, or EC2 was not well.
+    pub(crate) is_shared: bool,
+}
+
+/// What an invocation looked up.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) events: usize,
+    pub(crate) describes: usize,
+    pub(crate) is_calm: bool,
+}
+
+/// What is written down.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    pub(crate) begin: Instant,
+    pub(crate) mode: Mode,
+    pub(crate) launches: Vec<LaunchNote>,
+    pub(crate) metrics: Metrics,
+    pub(crate) batches: Vec<Batch>,
+    pub(crate) invocations: usize,
+    /// Results by detail-type.
+    pub(crate) results: BTreeMap<String, usize>,
+    /// Messages to people, each with its detail-type and its time in seconds since 1970.
+    pub(crate) messages: Vec<(String, i64)>,
+    pub(crate) log_bytes: usize,
+    /// Lines of the log by their message.
+    pub(crate) lines: BTreeMap<String, usize>,
+}
+
+impl Journal {
+    pub(crate) fn new(begin: Instant, mode: Mode) -> Self {
+        Self {
+            begin,
+            mode,
+            launches: Vec::new(),
+            metrics: Metrics::default(),
+            batches: Vec::new(),
+            invocations: 0,
+            results: BTreeMap::new(),
+            messages: Vec::new(),
+            log_bytes: 0,
+            lines: BTreeMap::new(),
+        }
+    }
+
+    /// Writes a launch down, and answers its number.
+    pub(crate) fn begin_launch(&mut self, launch: &Launch, began: Instant) -> usize {
+        let ids = launch.ids.clone();
+        let note = LaunchNote { began, maker: launch.maker, ids, is_recorded: false, describes: 0, is_shared: false };
+        self.launches.push(note);
+        self.launches.len() - 1
+    }
+
+    pub(crate) fn recorded(&mut self, launch: usize, is_recorded: bool) {
+        self.launches[launch].is_recorded = is_recorded;
+    }
+
+    /// Writes down what an invocation was about and how often it described.
+    pub(crate) fn invoked(
+        &mut self,
+        launches: impl Iterator<Item = Option<usize>>,
+        describes: usize,
+        is_batch: bool,
+        is_calm: bool,
+    ) {
+        let launches: Vec<_> = launches.collect();
+        self.invocations += 1;
+        if is_batch {
+            self.batches.push(Batch { events: launches.len(), describes, is_calm });
+        }
+        let distinct: BTreeSet<_> = launches.iter().collect();
+        for launch in launches.iter().collect::<BTreeSet<_>>().into_iter().flatten() {
+            let note = &mut self.launches[*launch];
+            note.describes += describes;
+            note.is_shared |= distinct.len() > 1 || !is_calm;
+        }
+    }
+
+    /// Reads what the function has logged since it was read last.
+    pub(crate) fn read_log(&mut self, truth: &mut Truth) {
+        for line in log_text().lines() {
+            if line.contains("\"target\":\"imds_enforcer::metrics\"") {
+                let line: Value = serde_json::from_str(line).unwrap();
+                let document = line["message"].as_str().unwrap();
+                self.log_bytes += document.len() + 1;
+                self.metrics.add_embedded(&serde_json::from_str(document).unwrap());
+                continue;
+            }
+            self.log_bytes += line.len() + 1;
+            let line: Value = serde_json::from_str(line).unwrap();
+            *self.lines.entry(line["message"].as_str().unwrap().to_owned()).or_default() += 1;
+            self.read_line(&line, truth);
+        }
+    }
+
+    /// Who is known to have left an instance open, and whose it is, by a line about it.
+    fn read_line(&mut self, line: &Value, truth: &mut Truth) {
+        let fact = line["instance_id"].as_str().and_then(|id| truth.facts.get_mut(id));
+        let (Some(fact), Some(outcome)) = (fact, line["outcome"].as_str()) else { return };
+        fact.actor_known |= line["actor"].as_str().is_some_and(|actor| actor != "unknown");
+        if matches!(outcome, "enforced" | "would_enforce") {
+            fact.owner_at_once.get_or_insert(line["cause"] != "unknown");
+        }
+    }
+
+    /// Writes down what was published, and what of it became a message to people.
+    pub(crate) fn published(&mut self, results: Vec<(String, String)>, deployment: &Deployment) {
+        for (detail_type, detail) in results {
+            let detail: Value = serde_json::from_str(&detail).unwrap();
+            let event = json!({"source": "imds-enforcer", "detail-type": detail_type, "detail": detail});
+            let rules = deployment.rules.iter().filter(|rule| rule.bus.is_some());
+            let patterns = rules.filter_map(|rule| rule.pattern.as_ref());
+            for _ in patterns.filter(|pattern| pattern::matches(pattern, &event)) {
+                self.messages.push((detail_type.clone(), seconds(Instant::now())));
+            }
+            *self.results.entry(detail_type).or_default() += 1;
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The way of the events: queues and the sources that gather batches from them, as SQS and Lambda
+//! document it. Pure: what happens at what time is asked from outside.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use tokio::time::Instant;
+
+use super::template::{Queue, Source};
+
+/// Most bytes of a batch.
+const BATCH_BYTES: usize = 6_000_000;
+
+/// After so many receives without success a message counts no more for the age of the oldest.
+const RECEIVES_OF_OLDEST: usize = 3;
+
+/// An event on its way.
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    pub(crate) body: Rc<str>,
+    /// The launch that it comes from.
+    pub(crate) launch: Option<usize>,
+    /// Whether it is the schedule's.
+    pub(crate) is_sweep: bool,
+}
+
+/// A message of a queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    pub(crate) id: u64,
+    pub(crate) event: Event,
+    pub(crate) sent: Instant,
+    pub(crate) receives: usize,
+    /// When it is visible again, if it is not deleted before.
+    pub(crate) visible: Instant,
+}
+
+/// A batch that is being gathered.
+#[derive(Debug)]
+struct Gathering {
+    number: u64,
+    messages: Vec<Message>,
+    bytes: usize,
+}
+
+/// A queue and what has the function handle it.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) queue: Queue,
+    pub(crate) source: Option<Source>,
+    waiting: VecDeque<Message>,
+    gathering: Option<Gathering>,
+    /// Messages that were received and are neither deleted nor visible again.
+    pub(crate) received: Vec<(u64, Instant, usize)>,
+    /// Batches that the function works on.
+    pub(crate) busy: usize,
+    batches: u64,
+}
+
+/// What comes of a look at a queue.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    /// A batch that is full, or whose window is over.
+    pub(crate) batch: Option<Vec<Message>>,
+    /// A batch was begun, of this number.
+    pub(crate) begun: Option<u64>,
+    /// Messages that were received too often.
+    pub(crate) dead: Vec<Message>,
+}
+
+impl Lane {
+    pub(crate) fn new(queue: Queue, source: Option<Source>) -> Self {
+        let (waiting, received) = (VecDeque::new(), Vec::new());
+        Self { queue, source, waiting, gathering: None, received, busy: 0, batches: 0 }
+    }
+
+    /// A message becomes visible.
+    pub(crate) fn add(&mut self, message: Message) {
+        self.received.retain(|(id, ..)| *id != message.id);
+        self.waiting.push_back(message);
+    }
+
+    /// A message was handled.
+    pub(crate) fn delete(&mut self, id: u64) {
+        self.received.retain(|(other, ..)| *other != id);
+    }
+
+    /// How many messages are visible.
+    pub(crate) fn visible(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// When the oldest message was sent, but for those that were received often without success.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        let waiting = self.waiting.iter().map(|message| (message.sent, message.receives));
+        let received = self.received.iter().map(|(_, sent, receives)| (*sent, *receives));
+        waiting.chain(received).filter(|(_, receives)| *receives <= RECEIVES_OF_OLDEST).map(|(sent, _)| sent).min()
+    }
+
+    /// Whether it holds anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.received.is_empty()
+    }
+
+    /// The window of a batch is over: what it is then.
+    pub(crate) fn end_window(&mut self, number: u64) -> Option<Vec<Message>> {
+        self.gathering.take_if(|gathering| gathering.number == number).map(|gathering| gathering.messages)
+    }
+
+    /// Receives what is visible into the batch that is being gathered, if the source may have another.
+    pub(crate) fn look(&mut self) -> Looked {
+        let mut looked = Looked::default();
+        let Some(source) = &self.source else { return looked };
+        let (size, concurrency) = (source.batch_size, source.concurrency);
+        while self.gathering.is_some() || self.busy < concurrency {
+            let Some(mut message) = self.waiting.pop_front() else { break };
+            message.receives += 1;
+            if self.queue.redrive.as_ref().is_some_and(|(most, _)| message.receives > *most) {
+                looked.dead.push(message);
+                continue;
+            }
+            message.visible = Instant::now() + self.queue.visibility;
+            self.received.push((message.id, message.sent, message.receives));
+            if self.gather(message, &mut looked) >= size {
+                looked.batch = self.gathering.take().map(|gathering| gathering.messages);
+                break;
+            }
+        }
+        looked
+    }
+
+    /// Adds a message to the batch. How many it has then, or as many as any may have if it is full.
+    fn gather(&mut self, message: Message, looked: &mut Looked) -> usize {
+        if self.gathering.is_none() {
+            self.batches += 1;
+            looked.begun = Some(self.batches);
+        }
+        let number = self.batches;
+        let gathering = self.gathering.get_or_insert_with(|| Gathering { number, messages: Vec::new(), bytes: 0 });
+        gathering.bytes += message.event.body.len();
+        gathering.messages.push(message);
+        if gathering.bytes > BATCH_BYTES { usize::MAX } else { gathering.messages.len() }
+    }
+}

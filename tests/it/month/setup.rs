@@ -1,0 +1,199 @@
+//! How the function is deployed in a simulation: the template with its parameters, and the settings
+//! that its variables mean, wired as the binary wires them.
+
+use chrono::NaiveDate;
+use imds_enforcer::config::{Config, Mode};
+use imds_enforcer::enforce::{Answer, Grace, InvocationError, Options, Settings};
+use local_ec2::model::Instance;
+use serde_json::{Value, json};
+
+use super::account::Maker;
+use super::clock::first_day;
+use super::fault::Fault;
+use super::lanes::Message;
+use super::ports::{Account, Bus, CloudWatch};
+use super::template::{Deployment, Template};
+use super::truth::Limits;
+use crate::harness::REGION;
+
+/// One deployment, and the seed of what happens to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) name: &'static str,
+    pub(crate) mode: Mode,
+    pub(crate) template: Template,
+    pub(crate) limits: Limits,
+    pub(crate) fault: Option<Fault>,
+    pub(crate) seed: u64,
+}
+
+/// The days for which the grace looks back.
+const GRACE_DAYS: u16 = 14;
+
+impl Setup {
+    /// Every violator is enforced, and results are published.
+    pub(crate) fn enforcing() -> Self {
+        let template = Template::read()
+            .with(&["Mode"], "enforce")
+            .with(&["EnforceSince"], "all")
+            .with(&["ExemptionTag"], "imds-exemption")
+            .with(&["ResultBus"], "results");
+        Self { name: "enforce", mode: Mode::Enforce, template, limits: Limits::default(), fault: None, seed: 20_261_102 }
+    }
+
+    /// Nothing is written.
+    pub(crate) fn observing() -> Self {
+        let all = Self::enforcing();
+        Self { name: "observe", mode: Mode::Observe, template: all.template.with(&["Mode"], "observe"), ..all }
+    }
+
+    /// What was there before the first day is left.
+    pub(crate) fn since_the_first_day() -> Self {
+        let all = Self::enforcing();
+        let since: NaiveDate = first_day().date_naive();
+        let template = all.template.with(&["EnforceSince"], since.to_string());
+        let limits = Limits { since: Some(since), ..all.limits };
+        Self { name: "enforce since the first day", template, limits, ..all }
+    }
+
+    /// What is old and in use is left.
+    pub(crate) fn with_grace() -> Self {
+        let all = Self::enforcing();
+        let template = all.template.with(&["GraceDays", "SweepGraceDays"], GRACE_DAYS);
+        let limits = Limits { grace_days: Some(GRACE_DAYS), ..all.limits };
+        Self { name: "enforce with a grace", template, limits, ..all }
+    }
+
+    /// The same with a fault that is put back.
+    pub(crate) fn with_fault(self, fault: Fault) -> Self {
+        let mut setup = Self { fault: Some(fault), ..self };
+        change_template(&mut setup, fault);
+        setup
+    }
+
+    /// The settings that the function's variables mean.
+    pub(crate) fn settings(&self, deployment: &Deployment, account: &Account, bus: &Bus) -> Settings {
+        let function = &deployment.function;
+        let config = Config::from_vars(|name| function.variables.get(name).cloned()).unwrap();
+        let settings = Settings::new(function.name.clone(), REGION.to_owned(), config.mode);
+        Settings { options: options(config, account, bus), ..settings }
+    }
+}
+
+/// What is configured beyond the default.
+fn options(config: Config, account: &Account, bus: &Bus) -> Options {
+    let grace = |days| Grace { days, metadata_use: Box::new(CloudWatch(account.clone())) };
+    Options {
+        exemptions: config.exemptions,
+        grace: config.sweep_grace_days.map(grace),
+        result_bus: config.result_bus.map(|_| Box::new(bus.clone()) as Box<_>),
+    }
+}
+
+/// What a maker launches.
+pub(crate) fn instance(id: &str, maker: &Maker) -> Instance {
+    let mut instance = Instance::new(id);
+    instance.tags = maker.tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    maker.http_tokens.clone_into(&mut instance.metadata_options.http_tokens);
+    instance.managed_by = maker.managed_by.map(str::to_owned);
+    instance.hidden_by_default = maker.managed_by.is_some();
+    instance
+}
+
+/// Faults of the template.
+fn change_template(setup: &mut Setup, fault: Fault) {
+    let deployment = setup.template.deployment();
+    let function = deployment.function.name.clone();
+    let resources = &mut setup.template.json["Resources"];
+    match fault {
+        Fault::DirectLaunches => {
+            for rule in deployment.rules.iter().filter(|rule| receives_launches(rule.pattern.as_ref())) {
+                let target = json!([{"Id": "Function", "Arn": {"Fn::GetAtt": [function, "Arn"]}}]);
+                resources[&rule.name]["Properties"]["Targets"] = target;
+            }
+        }
+        Fault::FewReceives => {
+            for name in deployment.sources.keys() {
+                resources[name]["Properties"]["VisibilityTimeout"] = 360.into();
+                resources[name]["Properties"]["RedrivePolicy"]["maxReceiveCount"] = 5.into();
+            }
+        }
+        Fault::LongWindow => {
+            for source in resources.as_object_mut().unwrap().values_mut() {
+                if source["Type"] == "AWS::Lambda::EventSourceMapping" {
+                    source["Properties"]["MaximumBatchingWindowInSeconds"] = 60.into();
+                }
+            }
+        }
+        Fault::AlarmOnEveryRefusal => {
+            let alarms = deployment.alarms.iter().filter(|alarm| alarm.metric == "InstancesRefused");
+            for alarm in alarms {
+                resources[&alarm.name]["Properties"]["MetricName"] = "InstancesFailed".into();
+            }
+        }
+        Fault::EveryResultIsAMessage => {
+            for rule in deployment.rules.iter().filter(|rule| rule.bus.is_some()) {
+                resources[&rule.name]["Properties"]["EventPattern"] = json!({"source": ["imds-enforcer"]});
+            }
+        }
+        Fault::NothingButCloudTrail => {
+            setup.template = setup.template.clone().with(&["StateChangeEvents"], "off").with(&["Sweep"], "off");
+        }
+        Fault::CutLaunchesSweep => {
+            setup.template = setup.template.clone().with(&["Sweep"], "off");
+            setup.limits.no_sweep = true;
+        }
+        Fault::LaunchTimeAlone
+        | Fault::ManagedUnmarked
+        | Fault::ListsHideManaged
+        | Fault::StaleWrites
+        | Fault::RecordsWithoutOptions
+        | Fault::RefusedComeBack
+        | Fault::SweepsFailForRefusals => {}
+    }
+}
+
+/// Whether a rule's pattern has launches, alone or among others.
+fn receives_launches(pattern: Option<&Value>) -> bool {
+    pattern.is_some_and(|pattern| pattern.to_string().contains("\"RunInstances\""))
+}
+
+/// Faults of what CloudTrail records.
+pub(crate) fn put_faults_into(event: &mut Value, fault: Option<Fault>) {
+    let items = event["detail"]["responseElements"]["instancesSet"]["items"].as_array_mut();
+    if fault == Some(Fault::RecordsWithoutOptions) {
+        for item in items.into_iter().flatten() {
+            item.as_object_mut().unwrap().remove("metadataOptions");
+        }
+    }
+}
+
+/// Faults of what the function reads.
+pub(crate) fn body(body: &str, fault: Option<Fault>) -> String {
+    if fault == Some(Fault::CutLaunchesSweep) && body.contains("\"omitted\":true") {
+        return super::record::scheduled(tokio::time::Instant::now()).to_string();
+    }
+    body.to_owned()
+}
+
+/// Faults of what the function answers to a batch, or to a bare event.
+pub(crate) fn put_faults_into_answer(
+    answer: Result<Answer, InvocationError>,
+    messages: &[Message],
+    fault: Option<Fault>,
+) -> Result<Answer, InvocationError> {
+    match (fault, answer) {
+        (Some(Fault::RefusedComeBack), Ok(Answer::Batch { mut response, report })) => {
+            let failed: Vec<_> = report.instances.iter().filter(|it| it.failure().is_some()).collect();
+            let names_one = |message: &&Message| failed.iter().any(|it| message.event.body.contains(&it.instance_id));
+            for message in messages.iter().filter(names_one) {
+                response.add_failure(message.id.to_string());
+            }
+            Ok(Answer::Batch { response, report })
+        }
+        (Some(Fault::SweepsFailForRefusals), Ok(Answer::Report(report))) if report.counts.failed > 0 => {
+            Err(InvocationError::Incomplete(report))
+        }
+        (_, answer) => answer,
+    }
+}
