@@ -264,38 +264,99 @@ pub(crate) enum Act {
 }
 
 /// What happens in the account, and when.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Script {
-    /// What is there before the month.
+    seed: u64,
+    pub(crate) days: u64,
+    /// What is there before the first day.
     pub(crate) before: Vec<(Instance, Fact)>,
     pub(crate) acts: Vec<(Duration, Act)>,
+    /// When nothing new goes wrong.
+    pub(crate) quiet: (Duration, Duration),
+    /// When EC2 throttles or fails.
+    pub(crate) faults: Vec<(Duration, Duration)>,
+    /// CloudTrail's events take so many seconds, from the least to the most.
+    pub(crate) delay: (u64, u64),
+    /// One event in so many is lost.
+    pub(crate) lost: u64,
     ids: usize,
 }
 
-/// The days of the week in which nothing new goes wrong.
-pub(crate) const QUIET: (u64, u64) = (10, 17);
-
-/// The hours in which EC2 throttles and in which it fails.
-pub(crate) const FAULTS: [(Duration, Duration); 2] =
-    [(at(5, 14, 0, 0), at(5, 15, 0, 0)), (at(6, 9, 0, 0), at(6, 10, 0, 0))];
-
 impl Script {
-    /// The month of the account.
-    pub(crate) fn month(seed: u64, days: u64) -> Self {
-        let mut script = Self::default();
+    /// An account, before anything happens in it.
+    fn new(seed: u64, days: u64) -> Self {
+        let quiet = (at(days, 0, 0, 0), at(days, 0, 0, 0));
+        let (before, acts, faults) = (Vec::new(), Vec::new(), Vec::new());
+        let mut script = Self { seed, days, before, acts, quiet, faults, delay: (20, 300), lost: 1000, ids: 0 };
         script.populate();
-        script.stop_every_night(seed, days);
-        for maker in &MAKERS {
-            script.launch_all_the_time(maker, seed, days);
-        }
-        script.launch_a_thousand();
-        script.change_by_hand();
-        for (n, (begin, end)) in FAULTS.into_iter().enumerate() {
-            let act = |on| if n == 0 { Act::Throttle(on) } else { Act::Fail(on) };
-            script.acts.extend([(begin, act(true)), (end, act(false))]);
-        }
-        script.acts.retain(|(when, _)| *when < at(days, 0, 0, 0));
         script
+    }
+
+    /// The month of the account.
+    pub(crate) fn month(seed: u64) -> Self {
+        let mut script = Self { quiet: (at(10, 0, 0, 0), at(17, 0, 0, 0)), ..Self::new(seed, 30) };
+        script.stop_every_night();
+        script.launch_all_the_time();
+        script.launch_a_thousand(at(3, 11, 2, 30));
+        script.change_by_hand();
+        script.launch_refused(at(8, 16, 0, 0));
+        script.strike(at(5, 14, 0, 0), Act::Throttle);
+        script.strike(at(6, 9, 0, 0), Act::Fail);
+        script
+    }
+
+    /// Two days as any others, with an hour in which EC2 fails, and a launch that a policy refuses.
+    pub(crate) fn two_days(seed: u64) -> Self {
+        let mut script = Self::new(seed, 2);
+        script.stop_every_night();
+        script.launch_all_the_time();
+        script.launch_refused(at(0, 12, 0, 0));
+        script.strike(at(0, 9, 0, 0), Act::Fail);
+        let maker = &MAKERS[1];
+        let launch = Launch { maker, ids: vec![script.next_id()], uses_no_token: false, refused: false };
+        script.acts.push((at(0, 9, 0, 30), Act::Launch(launch)));
+        script
+    }
+
+    /// Two days, in the second of which nothing new goes wrong.
+    pub(crate) fn quiet_days(seed: u64) -> Self {
+        let mut script = Self { quiet: (at(1, 0, 0, 0), at(2, 0, 0, 0)), ..Self::new(seed, 2) };
+        script.stop_every_night();
+        script.launch_all_the_time();
+        script
+    }
+
+    /// A day on which a thousand instances are launched by one call.
+    pub(crate) fn day_of_the_thousand(seed: u64) -> Self {
+        let mut script = Self::new(seed, 1);
+        script.launch_a_thousand(at(0, 11, 2, 30));
+        script
+    }
+
+    /// An hour in which a thousand nodes are launched within a minute, each by a call of its own, of
+    /// which CloudTrail's events arrive within five.
+    pub(crate) fn hour_of_nodes(seed: u64) -> Self {
+        let mut script = Self { delay: (20, 320), ..Self::new(seed, 1) };
+        script.before.clear();
+        let mut dice = Dice::of(seed, "nodes");
+        for _ in 0..1000 {
+            let launch =
+                Launch { maker: &MAKERS[3], ids: vec![script.next_id()], uses_no_token: false, refused: false };
+            script.acts.push((at(0, 9, 0, 0) + Duration::from_millis(dice.below(60_000)), Act::Launch(launch)));
+        }
+        script
+    }
+
+    /// Whether nothing new goes wrong at a time.
+    fn is_quiet(&self, when: Duration) -> bool {
+        (self.quiet.0..self.quiet.1).contains(&when)
+    }
+
+    /// EC2 throttles or fails for an hour.
+    fn strike(&mut self, begin: Duration, act: fn(bool) -> Act) {
+        let end = begin + Duration::from_hours(1);
+        self.acts.extend([(begin, act(true)), (end, act(false))]);
+        self.faults.push((begin, end));
     }
 
     fn next_id(&mut self) -> String {
@@ -331,7 +392,7 @@ impl Script {
         for _ in 0..CLOSED {
             self.add(300, |instance, fact| {
                 "disabled".clone_into(&mut instance.metadata_options.http_endpoint);
-                fact.closed_since = Some(tokio::time::Instant::now() - Duration::from_hours(1));
+                fact.closed_since = Some(tokio::time::Instant::now());
             });
         }
         for _ in 0..REFUSED {
@@ -340,19 +401,26 @@ impl Script {
         for _ in 0..OLD {
             self.add(200, |_, _| {});
         }
+        for hidden in [true, false] {
+            self.add(40, |instance, fact| {
+                instance.managed_by = Some("ecs.amazonaws.com".to_owned());
+                instance.hidden_by_default = hidden;
+                fact.managed = true;
+            });
+        }
         for _ in 0..COMPLIANT {
             self.add(200, |instance, fact| {
                 "required".clone_into(&mut instance.metadata_options.http_tokens);
-                fact.required_since = Some(tokio::time::Instant::now() - Duration::from_hours(1));
+                fact.required_since = Some(tokio::time::Instant::now());
             });
         }
     }
 
-    /// The legacy hosts are stopped in the evening and started in the morning, but for the weekend.
-    fn stop_every_night(&mut self, seed: u64, days: u64) {
-        let mut dice = Dice::of(seed, "nights");
+    /// The legacy hosts are stopped in the evening and started in the morning, weekends too.
+    fn stop_every_night(&mut self) {
+        let mut dice = Dice::of(self.seed, "nights");
         let hosts: Vec<_> = self.before[..LEGACY].iter().map(|(it, _)| it.instance_id.clone()).collect();
-        for day in 0..days {
+        for day in 0..self.days {
             for host in &hosts {
                 self.acts.push((at(day, 20, 0, dice.below(10)), Act::Stop(host.clone())));
                 self.acts.push((at(day + 1, 6, 0, dice.below(10)), Act::Start(host.clone())));
@@ -360,28 +428,32 @@ impl Script {
         }
     }
 
-    fn launch_all_the_time(&mut self, maker: &'static Maker, seed: u64, days: u64) {
-        let mut dice = Dice::of(seed, maker.name);
-        let is_quiet = maker.http_tokens == "required";
-        for _ in 0..maker.often * days / 10 {
-            let when = Duration::from_secs(dice.below(days * 86_400));
-            let count = dice.between(1, maker.most);
-            let (least, most) = maker.hours;
-            let lives = Duration::from_secs(600) + Duration::from_mins(dice.between(least * 60, most * 60));
-            let uses_no_token = dice.one_in(4);
-            if !is_quiet && when >= at(QUIET.0, 0, 0, 0) - lives && when < at(QUIET.1, 0, 0, 0) {
-                continue;
+    /// Everyone who launches instances does so all the time; in a quiet time, only what requires tokens
+    /// or is a service's is launched.
+    fn launch_all_the_time(&mut self) {
+        for maker in &MAKERS {
+            let mut dice = Dice::of(self.seed, maker.name);
+            let is_harmless = maker.http_tokens == "required";
+            for _ in 0..maker.often * self.days / 10 {
+                let when = Duration::from_secs(dice.below(self.days * 86_400));
+                let count = dice.between(1, maker.most);
+                let (least, most) = maker.hours;
+                let lives = Duration::from_mins(10 + dice.between(least * 60, most * 60));
+                let uses_no_token = dice.one_in(4);
+                // What was launched shortly before is told when CloudTrail's event arrives.
+                if is_harmless || !(self.is_quiet(when) || self.is_quiet(when + Duration::from_mins(10))) {
+                    let ids: Vec<_> = (0..count).map(|_| self.next_id()).collect();
+                    let launch = Launch { maker, ids: ids.clone(), uses_no_token, refused: false };
+                    self.acts.push((when, Act::Launch(launch)));
+                    self.acts.push((when + lives, Act::Terminate(ids)));
+                }
             }
-            let ids: Vec<_> = (0..count).map(|_| self.next_id()).collect();
-            self.acts.push((when, Act::Launch(Launch { maker, ids: ids.clone(), uses_no_token, refused: false })));
-            self.acts.push((when + lives, Act::Terminate(ids)));
         }
     }
 
     /// A thousand instances by one call, shortly before a sweep, whose owner closes some endpoints
     /// while they are enforced.
-    fn launch_a_thousand(&mut self) {
-        let when = at(3, 11, 2, 30);
+    fn launch_a_thousand(&mut self, when: Duration) {
         let ids: Vec<_> = (0..1000).map(|_| self.next_id()).collect();
         for (n, closed) in ids.iter().rev().take(40).enumerate() {
             let after = Duration::from_secs(40 + 4 * u64::try_from(n).unwrap());
@@ -392,7 +464,7 @@ impl Script {
         self.acts.push((when, Act::Launch(launch)));
     }
 
-    /// Downgrades, endpoints that are opened again, and one launch that a policy refuses to change.
+    /// Downgrades, and an endpoint that is opened again.
     fn change_by_hand(&mut self) {
         let first = self.before.len() - COMPLIANT;
         let hosts: Vec<_> = self.before[first..].iter().map(|(it, _)| it.instance_id.clone()).collect();
@@ -407,10 +479,13 @@ impl Script {
             self.acts.push((when, Act::Loosen { id: hosts[host].clone(), by, opens: false }));
         }
         self.acts.push((at(9, 12, 0, 0), Act::Loosen { id: closed, by: ADMINISTRATOR, opens: true }));
+    }
+
+    /// A launch that a policy refuses to have changed.
+    fn launch_refused(&mut self, when: Duration) {
         let ids = vec![self.next_id()];
-        let maker = &MAKERS[1];
-        let launch = Launch { maker, ids, uses_no_token: false, refused: true };
-        self.acts.push((at(8, 16, 0, 0), Act::Launch(launch)));
+        let launch = Launch { maker: &MAKERS[1], ids, uses_no_token: false, refused: true };
+        self.acts.push((when, Act::Launch(launch)));
     }
 }
 
@@ -418,7 +493,7 @@ const LEGACY: usize = 50;
 const EXEMPT: usize = 20;
 const CLOSED: usize = 30;
 const REFUSED: usize = 5;
-const OLD: usize = 100;
+const OLD: usize = 30;
 const COMPLIANT: usize = 40;
 
 /// Exempts an instance until a day.

@@ -34,6 +34,7 @@ pub(crate) struct LaunchNote {
 pub(crate) struct Batch {
     pub(crate) events: usize,
     pub(crate) describes: usize,
+    pub(crate) writes: usize,
     pub(crate) is_calm: bool,
 }
 
@@ -51,8 +52,8 @@ pub(crate) struct Journal {
     /// Messages to people, each with its detail-type and its time in seconds since 1970.
     pub(crate) messages: Vec<(String, i64)>,
     pub(crate) log_bytes: usize,
-    /// Lines of the log by their message.
-    pub(crate) lines: BTreeMap<String, usize>,
+    /// Lines of the log that say who left an instance open that is mended already.
+    pub(crate) attributions: usize,
 }
 
 impl Journal {
@@ -67,7 +68,7 @@ impl Journal {
             results: BTreeMap::new(),
             messages: Vec::new(),
             log_bytes: 0,
-            lines: BTreeMap::new(),
+            attributions: 0,
         }
     }
 
@@ -87,14 +88,14 @@ impl Journal {
     pub(crate) fn invoked(
         &mut self,
         launches: impl Iterator<Item = Option<usize>>,
-        describes: usize,
+        (describes, writes): (usize, usize),
         is_batch: bool,
         is_calm: bool,
     ) {
         let launches: Vec<_> = launches.collect();
         self.invocations += 1;
         if is_batch {
-            self.batches.push(Batch { events: launches.len(), describes, is_calm });
+            self.batches.push(Batch { events: launches.len(), describes, writes, is_calm });
         }
         let distinct: BTreeSet<_> = launches.iter().collect();
         for launch in launches.iter().collect::<BTreeSet<_>>().into_iter().flatten() {
@@ -114,20 +115,14 @@ impl Journal {
                 self.metrics.add_embedded(&serde_json::from_str(document).unwrap());
                 continue;
             }
+            if !line.contains("\"target\":\"imds_enforcer") {
+                continue;
+            }
             self.log_bytes += line.len() + 1;
-            let line: Value = serde_json::from_str(line).unwrap();
-            *self.lines.entry(line["message"].as_str().unwrap().to_owned()).or_default() += 1;
-            self.read_line(&line, truth);
-        }
-    }
-
-    /// Who is known to have left an instance open, and whose it is, by a line about it.
-    fn read_line(&mut self, line: &Value, truth: &mut Truth) {
-        let fact = line["instance_id"].as_str().and_then(|id| truth.facts.get_mut(id));
-        let (Some(fact), Some(outcome)) = (fact, line["outcome"].as_str()) else { return };
-        fact.actor_known |= line["actor"].as_str().is_some_and(|actor| actor != "unknown");
-        if matches!(outcome, "enforced" | "would_enforce") {
-            fact.owner_at_once.get_or_insert(line["cause"] != "unknown");
+            self.attributions += usize::from(line.contains("\"message\":\"tokens were not required\""));
+            if line.contains("\"instance_id\"") && !line.contains("\"outcome\":\"exempt\"") {
+                read_line(&serde_json::from_str(line).unwrap(), truth);
+            }
         }
     }
 
@@ -143,5 +138,15 @@ impl Journal {
             }
             *self.results.entry(detail_type).or_default() += 1;
         }
+    }
+}
+
+/// Who is known to have left an instance open, and whose it is, by a line about it.
+fn read_line(line: &Value, truth: &mut Truth) {
+    let fact = line["instance_id"].as_str().and_then(|id| truth.facts.get_mut(id));
+    let (Some(fact), Some(outcome)) = (fact, line["outcome"].as_str()) else { return };
+    fact.actor_known |= line["actor"].as_str().is_some_and(|actor| actor != "unknown");
+    if matches!(outcome, "enforced" | "would_enforce") {
+        fact.owner_at_once.get_or_insert(line["cause"] != "unknown");
     }
 }

@@ -70,11 +70,30 @@ impl Account {
     }
 }
 
+/// The requests of one environment since they were taken last.
+#[derive(Debug, Default)]
+pub(crate) struct CallCounts {
+    describes: AtomicUsize,
+    writes: AtomicUsize,
+}
+
+impl CallCounts {
+    /// How many describes and writes there were since, in this order.
+    pub(crate) fn take(&self) -> (usize, usize) {
+        (self.describes.swap(0, Ordering::Relaxed), self.writes.swap(0, Ordering::Relaxed))
+    }
+
+    fn add(&self, form: &str) {
+        let counter = if form.contains(DESCRIBE) { &self.describes } else { &self.writes };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// One environment's connection to EC2.
 #[derive(Debug, Clone)]
 struct Connection {
     account: Account,
-    describes: Arc<AtomicUsize>,
+    calls: Arc<CallCounts>,
 }
 
 impl HttpConnector for Connection {
@@ -83,7 +102,7 @@ impl HttpConnector for Connection {
         if self.account.fault == Some(Fault::ListsHideManaged) {
             form = form.replace("&IncludeManagedResources=true", "");
         }
-        self.describes.fetch_add(usize::from(form.contains(DESCRIBE)), Ordering::Relaxed);
+        self.calls.add(&form);
         let (delay, status, body) = self.account.handle(form.as_bytes());
         HttpConnectorFuture::new(async move {
             tokio::time::sleep(delay).await;
@@ -97,22 +116,22 @@ impl HttpConnector for Connection {
 pub(crate) struct Port {
     sdk: SdkEc2,
     account: Account,
-    describes: Arc<AtomicUsize>,
+    calls: Arc<CallCounts>,
 }
 
 impl Port {
     pub(crate) async fn new(account: &Account) -> Self {
-        let describes = Arc::new(AtomicUsize::new(0));
-        let connection = Connection { account: account.clone(), describes: Arc::clone(&describes) };
+        let calls = Arc::new(CallCounts::default());
+        let connection = Connection { account: account.clone(), calls: Arc::clone(&calls) };
         let connector = SharedHttpConnector::new(connection);
         let client = http_client_fn(move |_, _| connector.clone());
         let config = sdk_config().time_source(SimulatedTime).http_client(client).load().await;
-        Self { sdk: SdkEc2::new(&config), account: account.clone(), describes }
+        Self { sdk: SdkEc2::new(&config), account: account.clone(), calls }
     }
 
-    /// What counts the requests of `DescribeInstances`.
-    pub(crate) fn describes(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.describes)
+    /// What counts the requests.
+    pub(crate) fn calls(&self) -> Arc<CallCounts> {
+        Arc::clone(&self.calls)
     }
 }
 

@@ -5,7 +5,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
@@ -16,12 +15,12 @@ use local_ec2::model::Model;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::account::{Act, FAULTS, Launch, OWNER, Script};
+use super::account::{Act, Launch, OWNER, Script};
 use super::dice::Dice;
 use super::fault::Fault;
 use super::journal::Journal;
 use super::lanes::{Event, Lane, Message};
-use super::ports::{Account, Bus, Port};
+use super::ports::{Account, Bus, CallCounts, Port};
 use super::setup::Setup;
 use super::template::{Deployment, Function};
 use super::truth::{Fact, Truth};
@@ -53,7 +52,7 @@ enum Step {
 #[derive(Debug)]
 struct Environment {
     enforcer: Enforcer<Port>,
-    describes: Arc<AtomicUsize>,
+    calls: Arc<CallCounts>,
 }
 
 /// What an invocation was about.
@@ -68,13 +67,16 @@ struct Ended {
     environment: Rc<Environment>,
     trigger: Trigger,
     begin: Instant,
-    describes: usize,
+    /// Its requests of EC2: describes and writes.
+    calls: (usize, usize),
     /// The answer, or nothing where the time-out ended it.
     answer: Option<Result<Answer, InvocationError>>,
 }
 
 /// The simulation.
 pub(crate) struct Simulation {
+    pub(crate) days: u64,
+    pub(crate) quiet: (Instant, Instant),
     pub(crate) account: Account,
     pub(crate) deployment: Deployment,
     pub(crate) journal: Journal,
@@ -90,11 +92,17 @@ pub(crate) struct Simulation {
     begin: Instant,
     end: Instant,
     samples: bool,
+    /// When EC2 throttles or fails.
+    faults: Vec<(Duration, Duration)>,
+    /// The seconds that CloudTrail takes, from the least to the most.
+    delay: (u64, u64),
+    /// One event in so many is lost.
+    lost: u64,
 }
 
 impl Simulation {
-    /// Prepares what `setup` says, to go on with `script` for so many days.
-    pub(crate) fn new(setup: Setup, script: Script, days: u64) -> Self {
+    /// Prepares what `setup` deploys, to go through `script`.
+    pub(crate) fn new(setup: Setup, script: Script) -> Self {
         let begin = clock::begin();
         let mut model = Model::with_transition(TRANSITION);
         model.latency = LATENCY;
@@ -126,7 +134,12 @@ impl Simulation {
             idle: Vec::new(),
             delays: Dice::of(setup.seed, "delays"),
             begin,
-            end: begin + clock::at(days, 0, 0, 0),
+            end: begin + clock::at(script.days, 0, 0, 0),
+            days: script.days,
+            quiet: (begin + script.quiet.0, begin + script.quiet.1),
+            faults: script.faults,
+            delay: script.delay,
+            lost: script.lost,
             samples: false,
             setup,
         };
@@ -247,7 +260,7 @@ impl Simulation {
         }
         let mut event = record::run_instances(&launch, now);
         setup::put_faults_into(&mut event, self.setup.fault);
-        let wait = Duration::from_secs(self.delays.between(20, 300));
+        let wait = self.recording();
         let is_delivered = self.send(event, wait, Some(number));
         self.journal.recorded(number, is_delivered);
     }
@@ -299,13 +312,18 @@ impl Simulation {
         };
         self.account.truth().changed(id, &tokens, &endpoint, now);
         let event = record::modification(id, named, (&tokens, &endpoint), by, now);
-        let wait = Duration::from_secs(self.delays.between(20, 300));
+        let wait = self.recording();
         self.send(event, wait, None);
+    }
+
+    /// What CloudTrail takes to record a call.
+    fn recording(&mut self) -> Duration {
+        Duration::from_secs(self.delays.between(self.delay.0, self.delay.1))
     }
 
     /// Has an event arrive after a while, or twice, or not at all. Whether it does.
     fn send(&mut self, json: Value, wait: Duration, launch: Option<usize>) -> bool {
-        let is_lost = self.delays.one_in(1000);
+        let is_lost = self.delays.one_in(self.lost);
         let is_sent_twice = self.delays.one_in(200);
         let again = Duration::from_secs(self.delays.between(1, 60));
         if is_lost {
@@ -315,6 +333,7 @@ impl Simulation {
         let event = Event { body: json.to_string().into(), launch, is_sweep };
         let json = Rc::new(json);
         if is_sent_twice {
+            launch.into_iter().for_each(|launch| self.journal.launches[launch].is_shared = true);
             self.plan_in(wait + again, Step::Arrive { event: event.clone(), json: Rc::clone(&json) });
         }
         self.plan_in(wait, Step::Arrive { event, json });
@@ -399,19 +418,19 @@ impl Simulation {
                 Some(environment) => environment,
                 None => {
                     let port = Port::new(&account).await;
-                    let describes = port.describes();
-                    Rc::new(Environment { enforcer: Enforcer::new(port, clock::now, settings), describes })
+                    let calls = port.calls();
+                    Rc::new(Environment { enforcer: Enforcer::new(port, clock::now, settings), calls })
                 }
             };
-            let before = environment.describes.load(Ordering::Relaxed);
+            environment.calls.take();
             let answer = timeout_at(end, environment.enforcer.handle(&payload, end)).await.ok();
-            let describes = environment.describes.load(Ordering::Relaxed) - before;
-            Ended { environment, trigger, begin, describes, answer }
+            let calls = environment.calls.take();
+            Ended { environment, trigger, begin, calls, answer }
         }));
     }
 
     fn end_invocation(&mut self, ended: Ended) {
-        let Ended { environment, trigger, begin, describes, answer } = ended;
+        let Ended { environment, trigger, begin, calls, answer } = ended;
         self.idle.push(environment);
         self.read_log();
         let messages = match &trigger {
@@ -420,22 +439,29 @@ impl Simulation {
         };
         let answer = answer.map(|answer| setup::put_faults_into_answer(answer, messages, self.setup.fault));
         let failed = !matches!(answer, Some(Ok(_)));
+        let is_calm = self.is_calm(begin);
         let function = self.deployment.function.clone();
         let dimensions = [("FunctionName", function.name.as_str())];
         self.journal.metrics.add("AWS/Lambda", "Errors", &dimensions, seconds(begin), f64::from(u8::from(failed)));
         match trigger {
             Trigger::Direct { event, attempt } => {
-                self.journal.invoked(std::iter::once(event.launch), describes, false, is_calm(begin, self.begin));
+                self.journal.invoked(std::iter::once(event.launch), calls, false, is_calm);
                 if failed {
                     self.retry(event, attempt, &function);
                 }
             }
             Trigger::Batch { queue, messages } => {
                 let launches = messages.iter().map(|message| message.event.launch);
-                self.journal.invoked(launches, describes, true, is_calm(begin, self.begin));
+                self.journal.invoked(launches, calls, true, is_calm);
                 self.end_batch(&queue, messages, answer);
             }
         }
+    }
+
+    /// Whether EC2 is well at an instant, and was for a while.
+    fn is_calm(&self, when: Instant) -> bool {
+        let since = when - self.begin;
+        self.faults.iter().all(|(from, to)| since < *from || since > *to + Duration::from_mins(30))
     }
 
     /// What the function could not do is tried again after one minute, and after two more.
@@ -480,7 +506,7 @@ impl Simulation {
             let named = [("HttpTokens", "required"), ("HttpEndpoint", "enabled")];
             let by = "arn:aws:sts::111122223333:assumed-role/imds-enforcer/imds-enforcer";
             let event = record::modification(&id, &named, ("required", "enabled"), by, at);
-            let wait = Duration::from_secs(self.delays.between(20, 300));
+            let wait = self.recording();
             self.send(event, wait, None);
         }
     }
@@ -516,12 +542,6 @@ fn payload(trigger: &Trigger, fault: Option<Fault>) -> String {
             json!({"Records": messages.iter().map(record).collect::<Vec<_>>()}).to_string()
         }
     }
-}
-
-/// Whether EC2 is well at an instant.
-fn is_calm(when: Instant, begin: Instant) -> bool {
-    let since = when - begin;
-    FAULTS.iter().all(|(from, to)| since < *from || since > *to + Duration::from_mins(30))
 }
 
 /// An instant in seconds since 1970.

@@ -1,0 +1,309 @@
+//! What comes out of a simulation: the rows of the table, and the budgets that they are held to.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use imds_enforcer::config::Mode;
+use tokio::time::Instant;
+
+use super::account::THOUSAND;
+use super::clock;
+use super::journal::{Batch, Journal, LaunchNote};
+use super::metrics::Fired;
+use super::simulation::{Simulation, seconds};
+use super::truth::{Fact, Limits, Wrong};
+use crate::harness::{DESCRIBE, MODIFY};
+
+/// After how long an instance that is still open counts as lost.
+const LOST_AFTER: Duration = Duration::from_hours(2);
+
+/// What came out of a simulation.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) name: &'static str,
+    launches: usize,
+    instances: usize,
+    /// From creation to enforcement, sorted.
+    pub(crate) exposures: Vec<Duration>,
+    exposures_of_the_thousand: Vec<Duration>,
+    /// Launches that left instances open and that CloudTrail delivered, and those whose actor is known.
+    actors: (usize, usize),
+    /// Instances of tagged launches, and those whose owner was known at once.
+    owners: (usize, usize),
+    /// Describes of each launch that shared no invocation with another.
+    lone_describes: Vec<usize>,
+    /// Batches while EC2 was well, their describes, and how many these may be: one each, and one for
+    /// each fifteen of its writes.
+    batches: (usize, usize, usize),
+    /// Calls by action, those that were throttled, and the most in five minutes.
+    calls: BTreeMap<&'static str, (usize, usize, usize)>,
+    wrong: BTreeMap<Wrong, usize>,
+    lost: usize,
+    dead_letters: usize,
+    results: BTreeMap<String, usize>,
+    messages: BTreeMap<String, usize>,
+    writes: usize,
+    attributions: usize,
+    quiet_messages: usize,
+    log_bytes_a_day: usize,
+    alarms: BTreeMap<String, Fired>,
+    quiet_alarms: Vec<String>,
+}
+
+/// What the month is held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Budget {
+    Actors,
+    Owners,
+    LoneDescribes,
+    BatchDescribes,
+    WrongWrites,
+    Lost,
+    DeadLetters,
+    QuietAlarms,
+    QuietMessages,
+    Messages,
+    Exposure,
+    DescribesOfNodes,
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Actors => "the actor of 95 % of the launches that CloudTrail delivered",
+            Self::Owners => "the owner of 95 % of the tagged instances at once",
+            Self::LoneDescribes => "three describes for a lone launch",
+            Self::BatchDescribes => "one describe for a batch",
+            Self::WrongWrites => "no write that should not be",
+            Self::Lost => "no instance lost",
+            Self::DeadLetters => "no dead letter",
+            Self::QuietAlarms => "no alarm in a quiet week",
+            Self::QuietMessages => "no message in a quiet week",
+            Self::Messages => "a message for each enforcement, attribution and refusal at most",
+            Self::DescribesOfNodes => "250 describes for a thousand launches in a minute",
+            Self::Exposure => "half of the launches enforced within half a minute",
+        })
+    }
+}
+
+impl Outcome {
+    /// What came out of a simulation.
+    pub(crate) fn of(name: &'static str, simulation: &Simulation) -> Self {
+        let journal = &simulation.journal;
+        let truth = simulation.account.truth();
+        let facts = &truth.facts;
+        let (small, large): (Vec<_>, Vec<_>) =
+            journal.launches.iter().partition(|it| !std::ptr::eq(it.maker, &raw const THOUSAND));
+        let (from, to) = (seconds(journal.begin), seconds(journal.begin + clock::at(simulation.days, 0, 0, 0)));
+        let quiet = (seconds(simulation.quiet.0), seconds(simulation.quiet.1));
+        let alarms: BTreeMap<_, _> = simulation
+            .deployment
+            .alarms
+            .iter()
+            .map(|alarm| (alarm.name.clone(), journal.metrics.evaluate(alarm, from, to)))
+            .collect();
+        let was_on = |(name, fired): (&String, &Fired)| fired.was_on_between(quiet.0, quiet.1).then(|| name.clone());
+        let calls = [DESCRIBE, MODIFY].map(|action| {
+            let (calls, throttled) = truth.calls.get(action).copied().unwrap_or_default();
+            let spans = truth.spans.iter().filter(|((of, _), _)| of == action).map(|(_, calls)| *calls);
+            (action, (calls, throttled, spans.max().unwrap_or_default()))
+        });
+        let count_messages = || journal.messages.iter().filter(|(_, at)| (quiet.0..quiet.1).contains(at)).count();
+        Self {
+            name,
+            launches: journal.launches.len(),
+            instances: journal.launches.iter().map(|it| it.ids.len()).sum(),
+            exposures: exposures(journal.mode, &small, facts),
+            exposures_of_the_thousand: exposures(journal.mode, &large, facts),
+            actors: actors(&journal.launches, facts),
+            owners: owners(&journal.launches, facts),
+            lone_describes: lone_describes(&small),
+            batches: batches(simulation),
+            calls: calls.into(),
+            wrong: count(truth.wrong.iter().map(|(wrong, _)| *wrong)),
+            lost: facts.values().filter(|fact| is_lost(&simulation.journal, truth.limits, fact)).count(),
+            dead_letters: dead_letters(simulation),
+            results: journal.results.clone(),
+            messages: count(journal.messages.iter().map(|(detail_type, _)| detail_type.clone())),
+            writes: truth.writes,
+            attributions: journal.attributions,
+            quiet_messages: count_messages(),
+            log_bytes_a_day: journal.log_bytes / usize::try_from(simulation.days).unwrap(),
+            quiet_alarms: alarms.iter().filter_map(was_on).collect(),
+            alarms,
+        }
+    }
+
+    /// The budgets that do not hold.
+    pub(crate) fn broken(&self) -> Vec<Budget> {
+        let holds = |(of, known): (usize, usize)| known * 100 >= of * 95;
+        let enforced_or_told = |detail_type: &str| match detail_type {
+            "IMDS Tokens Required" => self.writes,
+            "IMDS Launch Attributed" => self.attributions,
+            _ => 10,
+        };
+        let (_, describes, allowed) = self.batches;
+        let budgets = [
+            (Budget::Actors, holds(self.actors)),
+            (Budget::Owners, holds(self.owners)),
+            (Budget::LoneDescribes, self.lone_describes.iter().all(|describes| *describes <= 3)),
+            (Budget::BatchDescribes, describes <= allowed),
+            (Budget::WrongWrites, self.wrong.is_empty()),
+            (Budget::Lost, self.lost == 0),
+            (Budget::DeadLetters, self.dead_letters == 0),
+            (Budget::QuietAlarms, self.quiet_alarms.is_empty()),
+            (Budget::QuietMessages, self.quiet_messages == 0),
+            (Budget::Messages, self.messages.iter().all(|(name, count)| *count <= enforced_or_told(name))),
+            (Budget::DescribesOfNodes, self.launches < 1000 || self.calls[DESCRIBE].0 <= 250),
+            (Budget::Exposure, median(&self.exposures) < Duration::from_secs(30)),
+        ];
+        budgets.into_iter().filter(|(_, holds)| !holds).map(|(budget, _)| budget).collect()
+    }
+
+    /// The rows of the table, each with its label.
+    pub(crate) fn rows(&self) -> Vec<(String, String)> {
+        let mut rows = vec![
+            row("launches of the month, and their instances", format!("{}, {}", self.launches, self.instances)),
+            row("creation to enforcement: median, p99, worst", spread(&self.exposures)),
+            row("the same, of a thousand launched at once", spread(&self.exposures_of_the_thousand)),
+            row("launches that CloudTrail delivered whose actor is known in the end", percent(self.actors)),
+            row("tagged violators whose owner is known at once", percent(self.owners)),
+            row("describes for a lone launch, at the most", self.lone_describes.iter().max().map_or(0, |it| *it)),
+            row("describes for a batch, while EC2 is well", ratio(self.batches.1, self.batches.0)),
+        ];
+        for (action, (calls, throttled, most)) in &self.calls {
+            let limit = if *action == DESCRIBE { 20 } else { 5 };
+            rows.push(row(
+                &format!("`{action}` for each launch, throttled in all, busiest five minutes by the documented rate"),
+                format!("{}, {throttled}, {} %", ratio(*calls, self.launches), most * 100 / (300 * limit)),
+            ));
+        }
+        for wrong in Wrong::ALL {
+            let writes = self.wrong.get(&wrong).copied().unwrap_or_default();
+            rows.push(row(&format!("writes that should not be: {}", wrong.as_str()), writes));
+        }
+        rows.push(row("instances lost", self.lost));
+        rows.push(row("dead letters", self.dead_letters));
+        for name in RESULTS {
+            let [results, messages] = [&self.results, &self.messages].map(|it| it.get(name).copied().unwrap_or(0));
+            rows.push(row(&format!("results on the bus, messages to people: `{name}`"), format!("{results}, {messages}")));
+        }
+        rows.push(row("log a day, kB", self.log_bytes_a_day / 1000));
+        rows
+    }
+
+    /// For each alarm, how often it fired and for how many hours it was on.
+    pub(crate) fn alarms(&self) -> impl Iterator<Item = (String, String)> {
+        self.alarms.iter().map(|(name, fired)| {
+            row(&format!("`{name}`: fired, hours on"), format!("{}, {:.1}", fired.on.len(), fired.hours()))
+        })
+    }
+}
+
+/// Every detail-type of results.
+const RESULTS: [&str; 10] = [
+    "IMDS Tokens Required",
+    "IMDS Tokens Would Be Required",
+    "IMDS Exemption Used",
+    "IMDS Instance In Use",
+    "IMDS Instance Managed",
+    "IMDS Instance Created Before",
+    "IMDS Enforcement Failed",
+    "IMDS Launch Attributed",
+    "IMDS Calls Refused",
+    "IMDS Sweep Digest",
+];
+
+fn row(label: &str, value: impl ToString) -> (String, String) {
+    (label.to_owned(), value.to_string())
+}
+
+fn count<T: Ord>(items: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
+    let mut counts = BTreeMap::new();
+    for item in items {
+        *counts.entry(item).or_default() += 1;
+    }
+    counts
+}
+
+fn percent((of, known): (usize, usize)) -> String {
+    if of == 0 { "none".to_owned() } else { format!("{} %", known * 100 / of) }
+}
+
+fn ratio(count: usize, of: usize) -> String {
+    let hundredths = count * 100 / of.max(1);
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
+fn median(sorted: &[Duration]) -> Duration {
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+/// Median, 99th percentile and worst.
+fn spread(sorted: &[Duration]) -> String {
+    let Some(worst) = sorted.last() else { return "none".to_owned() };
+    let p99 = sorted[(sorted.len() * 99 / 100).min(sorted.len() - 1)];
+    [median(sorted), p99, *worst].map(|it| format!("{} s", it.as_secs())).join(", ")
+}
+
+/// Whether an instance was to be enforced when it was launched.
+fn came_up_open(fact: &Fact, note: &LaunchNote) -> bool {
+    note.maker.http_tokens == "optional" && !fact.managed && !fact.refused && fact.closed_since.is_none()
+}
+
+/// How long the instances of launches were open, until they were enforced or gone.
+fn exposures(mode: Mode, launches: &[&LaunchNote], facts: &BTreeMap<String, Fact>) -> Vec<Duration> {
+    let of_launch = |note: &&LaunchNote| -> Vec<_> {
+        let facts = note.ids.iter().map(|id| &facts[id]).filter(|fact| came_up_open(fact, note));
+        facts.map(|fact| fact.enforced.or(fact.gone).unwrap_or_else(Instant::now) - note.began).collect()
+    };
+    if mode == Mode::Observe {
+        return Vec::new();
+    }
+    let mut exposures: Vec<_> = launches.iter().flat_map(of_launch).collect();
+    exposures.sort();
+    exposures
+}
+
+fn actors(launches: &[LaunchNote], facts: &BTreeMap<String, Fact>) -> (usize, usize) {
+    let open = launches.iter().filter(|note| note.is_recorded && note.maker.http_tokens == "optional");
+    let open = open.filter(|note| note.maker.managed_by.is_none());
+    let is_known = |note: &&LaunchNote| note.ids.iter().all(|id| facts[id].actor_known);
+    (open.clone().count(), open.filter(is_known).count())
+}
+
+fn owners(launches: &[LaunchNote], facts: &BTreeMap<String, Fact>) -> (usize, usize) {
+    let is_owned = |note: &&LaunchNote| note.maker.tags.iter().any(|(key, _)| *key != "Name");
+    let ids = launches.iter().filter(is_owned).flat_map(|note| &note.ids);
+    let told: Vec<_> = ids.filter_map(|id| facts[id].owner_at_once).collect();
+    (told.len(), told.iter().filter(|known| **known).count())
+}
+
+fn lone_describes(launches: &[&LaunchNote]) -> Vec<usize> {
+    launches.iter().filter(|note| !note.is_shared && note.ids.len() == 1).map(|note| note.describes).collect()
+}
+
+fn batches(simulation: &Simulation) -> (usize, usize, usize) {
+    let calm = simulation.journal.batches.iter().filter(|batch| batch.is_calm);
+    let allowed = |batch: &Batch| 1 + batch.events / 201 + batch.writes.div_ceil(15);
+    (calm.clone().count(), calm.clone().map(|batch| batch.describes).sum(), calm.map(allowed).sum())
+}
+
+/// Whether an instance that is to be enforced, or reported in observe mode, was not.
+fn is_lost(journal: &Journal, limits: Limits, fact: &Fact) -> bool {
+    let end = Instant::now();
+    let since = fact.loosened.or(fact.started.filter(|_| fact.launch.is_some())).unwrap_or(journal.begin);
+    let until = fact.gone.unwrap_or(end);
+    let is_due = until.saturating_duration_since(since) > LOST_AFTER;
+    let is_left = fact.loosened.is_none()
+        && (limits.since.is_some_and(|day| fact.created.date_naive() < day)
+            || (limits.grace_days.is_some() && fact.launch.is_none() && fact.uses_no_token));
+    let is_done = journal.mode == Mode::Observe && fact.owner_at_once.is_some();
+    is_due && fact.is_violator(clock::now().date_naive()) && !is_left && !is_done
+}
+
+fn dead_letters(simulation: &Simulation) -> usize {
+    let has_no_reader = simulation.lanes.values().filter(|lane| lane.source.is_none());
+    has_no_reader.map(super::lanes::Lane::visible).sum()
+}
