@@ -256,7 +256,11 @@ pub(crate) enum Act {
     /// The owner closes the endpoint.
     Close(String),
     /// Somebody makes tokens optional, or opens the endpoint without naming them.
-    Loosen { id: String, by: &'static str, opens: bool },
+    Loosen {
+        id: String,
+        by: &'static str,
+        opens: bool,
+    },
     /// EC2 throttles nearly everything, or no more.
     Throttle(bool),
     /// EC2 fails, or no more.
@@ -382,11 +386,12 @@ impl Script {
             self.add(500, |_, fact| fact.uses_no_token = true);
         }
         for n in 0..EXEMPT {
-            let until = first_day().date_naive() + TimeDelta::days(match n {
-                0..5 => 7,
-                5..8 => 19,
-                _ => 60,
-            });
+            let until = first_day().date_naive()
+                + TimeDelta::days(match n {
+                    0..5 => 7,
+                    5..8 => 19,
+                    _ => 60,
+                });
             self.add(300, |instance, fact| exempt(instance, fact, until));
         }
         for _ in 0..CLOSED {

@@ -49,7 +49,9 @@ fn table(outcomes: &[Outcome]) -> String {
         .iter()
         .map(|outcome| {
             let rows: Vec<_> = outcome.rows().into_iter().chain(outcome.alarms()).collect();
-            labels.extend(rows.iter().map(|(label, _)| label.clone()).filter(|it| !labels.contains(it)).collect::<Vec<_>>());
+            labels.extend(
+                rows.iter().map(|(label, _)| label.clone()).filter(|it| !labels.contains(it)).collect::<Vec<_>>(),
+            );
             rows.into_iter().collect()
         })
         .collect();

@@ -187,7 +187,10 @@ impl Outcome {
         rows.push(row("dead letters", self.dead_letters));
         for name in RESULTS {
             let [results, messages] = [&self.results, &self.messages].map(|it| it.get(name).copied().unwrap_or(0));
-            rows.push(row(&format!("results on the bus, messages to people: `{name}`"), format!("{results}, {messages}")));
+            rows.push(row(
+                &format!("results on the bus, messages to people: `{name}`"),
+                format!("{results}, {messages}"),
+            ));
         }
         rows.push(row("log a day, kB", self.log_bytes_a_day / 1000));
         rows

@@ -38,7 +38,14 @@ impl Setup {
             .with(&["EnforceSince"], "all")
             .with(&["ExemptionTag"], "imds-exemption")
             .with(&["ResultBus"], "results");
-        Self { name: "enforce", mode: Mode::Enforce, template, limits: Limits::default(), fault: None, seed: 20_261_102 }
+        Self {
+            name: "enforce",
+            mode: Mode::Enforce,
+            template,
+            limits: Limits::default(),
+            fault: None,
+            seed: 20_261_102,
+        }
     }
 
     /// Nothing is written.

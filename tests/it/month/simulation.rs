@@ -412,7 +412,8 @@ impl Simulation {
         let end = begin + self.deployment.function.time_out;
         let payload = payload(&trigger, self.setup.fault);
         let environment = self.idle.pop();
-        let (account, settings) = (self.account.clone(), self.setup.settings(&self.deployment, &self.account, &self.bus));
+        let (account, settings) =
+            (self.account.clone(), self.setup.settings(&self.deployment, &self.account, &self.bus));
         self.running.push(Box::pin(async move {
             let environment = match environment {
                 Some(environment) => environment,

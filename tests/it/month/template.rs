@@ -174,7 +174,9 @@ impl Template {
         match (word, argument) {
             ("Ref", Value::String(name)) if name == "AWS::NoValue" => None,
             ("Ref", Value::String(name)) if name == "AWS::Region" => Some(REGION.into()),
-            ("Ref", Value::String(name)) => Some(self.parameters.get(name).cloned().unwrap_or_else(|| self.named(name))),
+            ("Ref", Value::String(name)) => {
+                Some(self.parameters.get(name).cloned().unwrap_or_else(|| self.named(name)))
+            }
             ("Fn::GetAtt", Value::Array(path)) => Some(path[0].clone()),
             ("Fn::GetAtt", Value::String(path)) => Some(path.split('.').next().unwrap().into()),
             ("Fn::If", Value::Array(branches)) => {
