@@ -7,9 +7,11 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use chrono::NaiveDate;
 use serde::Serialize;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use crate::policy::exact_day;
 use crate::policy::exemption::Exemptions;
 
 /// Everything that can be configured, checked.
@@ -23,8 +25,12 @@ pub struct Config {
     pub exemptions: Option<Exemptions>,
     /// `IMDS_RESULT_BUS`: a name or an ARN.
     pub result_bus: Option<String>,
-    /// `IMDS_SWEEP_GRACE_DAYS`, if it is not 0.
-    pub sweep_grace_days: Option<u16>,
+    /// `IMDS_ENFORCE_SINCE`, if it is a day.
+    pub enforce_since: Option<NaiveDate>,
+    /// `IMDS_GRACE_DAYS`, if it is not 0.
+    pub grace_days: Option<u16>,
+    /// `IMDS_SWEEP_LIMIT`, if it is not 0.
+    pub sweep_limit: Option<usize>,
 }
 
 /// Whether the function writes.
@@ -89,15 +95,19 @@ impl Config {
             "a tag's key of at most 128 characters that does not begin with aws:",
             tag_key,
         )?;
-        let max_days = parse(&var, "IMDS_EXEMPTION_MAX_DAYS", "a number from 1 to 365", |text| days(text, 1..=365))?;
+        let max_days = parse(&var, "IMDS_EXEMPTION_MAX_DAYS", "a number from 1 to 365", |text| number(text, 1..=365))?;
         let result_bus = parse(&var, "IMDS_RESULT_BUS", "the name or the ARN of an EventBridge bus", bus)?;
-        let grace = parse(&var, "IMDS_SWEEP_GRACE_DAYS", "a number from 0 to 90", |text| days(text, 0..=90))?;
+        let since = parse(&var, "IMDS_ENFORCE_SINCE", "all, or a day in UTC as YYYY-MM-DD", enforce_since)?;
+        let grace = parse(&var, "IMDS_GRACE_DAYS", "a number from 0 to 90", |text| number(text, 0..=90))?;
+        let limit = parse(&var, "IMDS_SWEEP_LIMIT", "a number from 0 to 100000", |text| number(text, 0..=100_000))?;
         Ok(Self {
             mode: mode.unwrap_or_default(),
             log: log.unwrap_or_else(Self::default_log),
             exemptions: tag.map(|tag| Exemptions { tag, max_days: max_days.unwrap_or(MAX_DAYS) }),
             result_bus,
-            sweep_grace_days: grace.filter(|days| *days > 0),
+            enforce_since: since.flatten(),
+            grace_days: grace.filter(|days| *days > 0),
+            sweep_limit: limit.filter(|limit| *limit > 0),
         })
     }
 
@@ -127,9 +137,15 @@ fn tag_key(text: &str) -> Option<String> {
     (!is_of_aws && text.chars().count() <= 128).then(|| text.to_owned())
 }
 
-fn days(text: &str, allowed: RangeInclusive<u16>) -> Option<u16> {
+fn number<T: FromStr + PartialOrd>(text: &str, allowed: RangeInclusive<T>) -> Option<T> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|days| is_plain && allowed.contains(days))
+    text.parse().ok().filter(|number| is_plain && allowed.contains(number))
+}
+
+/// A day, or nothing for all that there is.
+#[expect(clippy::option_option, reason = "no value that is allowed, no day, a day")]
+fn enforce_since(text: &str) -> Option<Option<NaiveDate>> {
+    if text == "all" { Some(None) } else { exact_day(text).map(Some) }
 }
 
 /// The name of a bus, or its ARN.
@@ -185,11 +201,19 @@ mod tests {
 
     #[test]
     fn an_empty_value_is_the_default() {
-        let variables = ["IMDS_MODE", "IMDS_LOG", "IMDS_EXEMPTION_TAG", "IMDS_RESULT_BUS", "IMDS_SWEEP_GRACE_DAYS"];
+        let variables = [
+            "IMDS_MODE",
+            "IMDS_LOG",
+            "IMDS_EXEMPTION_TAG",
+            "IMDS_RESULT_BUS",
+            "IMDS_GRACE_DAYS",
+            "IMDS_ENFORCE_SINCE",
+            "IMDS_SWEEP_LIMIT",
+        ];
         for variable in variables {
             let config = with(variable, "").unwrap();
             assert_eq!((config.mode, config.exemptions, config.result_bus), (Mode::Enforce, None, None));
-            assert_eq!(config.sweep_grace_days, None);
+            assert_eq!((config.grace_days, config.enforce_since, config.sweep_limit), (None, None, None));
         }
     }
 
@@ -203,8 +227,15 @@ mod tests {
         for bus in ["security", "arn:aws-us-gov:events:us-gov-west-1:111122223333:event-bus/team/security.1"] {
             assert_eq!(with("IMDS_RESULT_BUS", bus).unwrap().result_bus.as_deref(), Some(bus));
         }
-        assert_eq!(with("IMDS_SWEEP_GRACE_DAYS", "14").unwrap().sweep_grace_days, Some(14));
-        assert_eq!(with("IMDS_SWEEP_GRACE_DAYS", "0").unwrap().sweep_grace_days, None);
+        for (days, expected) in [("14", Some(14)), ("0", None)] {
+            assert_eq!(with("IMDS_GRACE_DAYS", days).unwrap().grace_days, expected);
+        }
+        for (since, expected) in [("2026-11-24", NaiveDate::from_ymd_opt(2026, 11, 24)), ("all", None)] {
+            assert_eq!(with("IMDS_ENFORCE_SINCE", since).unwrap().enforce_since, expected);
+        }
+        for (limit, expected) in [("100000", Some(100_000)), ("0", None)] {
+            assert_eq!(with("IMDS_SWEEP_LIMIT", limit).unwrap().sweep_limit, expected);
+        }
     }
 
     #[test]
@@ -233,8 +264,11 @@ mod tests {
             ("IMDS_EXEMPTION_MAX_DAYS", "+9", "a number from 1 to 365"),
             ("IMDS_RESULT_BUS", "my bus", "the name or the ARN"),
             ("IMDS_RESULT_BUS", "arn:aws:sns:us-east-1:111122223333:topic", "the name or the ARN"),
-            ("IMDS_SWEEP_GRACE_DAYS", "91", "a number from 0 to 90"),
-            ("IMDS_SWEEP_GRACE_DAYS", "-1", "a number from 0 to 90"),
+            ("IMDS_GRACE_DAYS", "91", "a number from 0 to 90"),
+            ("IMDS_GRACE_DAYS", "-1", "a number from 0 to 90"),
+            ("IMDS_ENFORCE_SINCE", "24.11.2026", "a day in UTC as YYYY-MM-DD"),
+            ("IMDS_ENFORCE_SINCE", "2026-11-31", "all, or a day"),
+            ("IMDS_SWEEP_LIMIT", "100001", "a number from 0 to 100000"),
         ] {
             let message = with(variable, value).unwrap_err().to_string();
             for part in [variable, value, allowed] {

@@ -119,6 +119,10 @@ pub(crate) fn log_instance(instance: &InstanceReport) {
             let reason = exemption.as_ref().map(|it| field(it.reason()));
             log_line!(info, instance, until, reason, "exempt");
         }
+        Outcome::CreatedBefore { enforce_since, .. } => {
+            let enforce_since = display(enforce_since);
+            log_line!(info, instance, enforce_since, "created before the day");
+        }
         Outcome::InUse { calls_without_token, in_days, .. } => {
             log_line!(info, instance, calls_without_token, in_days, "in use without tokens");
         }
@@ -171,7 +175,8 @@ pub(crate) fn log_message(message: &Message) {
 /// Logs the end of an invocation that looked after instances, with its counts, and that results
 /// were not published.
 pub(crate) fn log_done(report: &Report) {
-    let Report { mode, event, ignored: _, counts, instances: _, unlisted: _, error, messages, results } = report;
+    let Report { mode, event, ignored: _, counts, instances: _, unlisted: _, error, messages, results, is_complete } =
+        report;
     if let Some(results) = results {
         log_unpublished(event, results);
     }
@@ -186,6 +191,7 @@ pub(crate) fn log_done(report: &Report) {
                 examined = counts.examined,
                 enforced = counts.enforced,
                 would_enforce = counts.would_enforce,
+                created_before = counts.created_before,
                 compliant = counts.compliant,
                 endpoint_disabled = counts.endpoint_disabled,
                 managed = counts.managed,
@@ -194,6 +200,7 @@ pub(crate) fn log_done(report: &Report) {
                 gone = counts.gone,
                 not_found = counts.not_found,
                 failed = counts.failed,
+                left_over = counts.left_over,
                 messages = (!messages.is_empty()).then_some(messages.len()),
                 code = error.as_ref().map(|it| field(&it.code)),
                 error = error.as_ref().map(|it| error_field(&it.message)),
@@ -201,7 +208,7 @@ pub(crate) fn log_done(report: &Report) {
             )
         };
     }
-    if report.is_complete() {
+    if *is_complete {
         log!(info);
     } else {
         log!(error);
@@ -343,7 +350,7 @@ mod tests {
             log_done(&Report { results, ..report });
             log_other_roots(&endless(), &endless());
         });
-        assert_eq!(lines.len(), 10 + 5);
+        assert_eq!(lines.len(), 11 + 5);
         for line in lines {
             let json: Value = serde_json::from_str(&line).unwrap();
             assert!(line.len() <= LINE_BYTES, "{} bytes: {}", line.len(), json["message"]);

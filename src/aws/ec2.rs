@@ -20,7 +20,6 @@ use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
-use aws_sdk_ec2::operation::modify_instance_metadata_options::ModifyInstanceMetadataOptionsError;
 use aws_sdk_ec2::types;
 use aws_smithy_types::body::SdkBody;
 use chrono::{DateTime, Utc};
@@ -55,7 +54,7 @@ pub trait Ec2 {
     ///
     /// # Errors
     ///
-    /// [`Error`], after the SDK's retries of [`Class::Retryable`].
+    /// [`Error`], of the one attempt that is made.
     fn require_tokens(&self, id: &InstanceId) -> impl Future<Output = Result<MetadataOptions, Error>> + Send;
 
     /// How many requests were sent to EC2 so far, each attempt of a call counted.
@@ -67,7 +66,7 @@ pub trait Ec2 {
 pub enum Which<'a> {
     /// Those of at most [`IDS_PER_DESCRIBE`] ids that EC2 knows.
     Named(&'a [InstanceId]),
-    /// Those of the Region that are not terminated and whose tokens are optional.
+    /// Those of the Region that are not terminated, whose tokens are optional and whose endpoint is enabled.
     Violators,
 }
 
@@ -84,6 +83,8 @@ pub struct Page {
 #[derive(Debug, Clone)]
 pub struct SdkEc2 {
     client: Client,
+    /// Sends a write once: when it is sent again, what it rests on may be too old.
+    writes: Client,
     requests: Requests,
 }
 
@@ -98,9 +99,9 @@ impl SdkEc2 {
             .retry_partition(retry_partition())
             .retry_classifier(Retries)
             .interceptor(WholeAnswer)
-            .timeout_config(timeouts())
-            .build();
-        Self { client: Client::from_conf(config), requests }
+            .timeout_config(timeouts());
+        let once = config.clone().retry_config(RetryConfig::disabled());
+        Self { client: Client::from_conf(config.build()), writes: Client::from_conf(once.build()), requests }
     }
 
     /// Opens the connection that the first event will use, resolves the endpoint and the
@@ -208,10 +209,8 @@ impl ClassifyRetry for Retries {
         if error.is_response_error() || error.is_interceptor_error() {
             return RetryAction::transient_error();
         }
-        let code = error.as_operation_error().and_then(|error| {
-            let modify = error.downcast_ref::<ModifyInstanceMetadataOptionsError>().map(ProvideErrorMetadata::code);
-            modify.or_else(|| error.downcast_ref::<DescribeInstancesError>().map(ProvideErrorMetadata::code))?
-        });
+        let error = error.as_operation_error().and_then(|error| error.downcast_ref::<DescribeInstancesError>());
+        let code = error.and_then(ProvideErrorMetadata::code);
         let is_throttled = code.and_then(|code| Class::of(code, class)) == Some(Class::Throttled);
         if is_throttled { RetryAction::RetryForbidden } else { RetryAction::NoActionIndicated }
     }
@@ -228,6 +227,7 @@ impl Ec2 for SdkEc2 {
             Which::Named(ids) => vec![filter("instance-id", ids.iter().map(InstanceId::as_str))],
             Which::Violators => vec![
                 filter("metadata-options.http-tokens", ["optional"]),
+                filter("metadata-options.http-endpoint", ["enabled"]),
                 filter("instance-state-name", ["pending", "running", "stopping", "stopped"]),
             ],
         };
@@ -245,7 +245,7 @@ impl Ec2 for SdkEc2 {
     }
 
     async fn require_tokens(&self, id: &InstanceId) -> Result<MetadataOptions, Error> {
-        let call = self.client.modify_instance_metadata_options().instance_id(id.as_str());
+        let call = self.writes.modify_instance_metadata_options().instance_id(id.as_str());
         let call = call.http_tokens(types::HttpTokensState::Required);
         let call = call.http_endpoint(types::InstanceMetadataEndpointState::Enabled);
         let answer = Box::pin(call.send()).await.map_err(|error| failed(&error, IAM_ACTIONS[1]))?;
@@ -366,9 +366,9 @@ mod tests {
     }
 
     /// The error of a write that EC2 answered with this code.
-    fn refused(code: &str) -> ModifyInstanceMetadataOptionsError {
+    fn refused(code: &str) -> DescribeInstancesError {
         let answer = aws_sdk_ec2::error::ErrorMetadata::builder().code(code).message("no").build();
-        ModifyInstanceMetadataOptionsError::generic(answer)
+        DescribeInstancesError::generic(answer)
     }
 
     #[test]

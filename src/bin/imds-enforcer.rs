@@ -64,9 +64,9 @@ async fn run() -> Result<(), lambda_runtime::Error> {
 fn options(config: Config, sdk_config: &SdkConfig) -> Options {
     Options {
         exemptions: config.exemptions,
-        grace: config
-            .sweep_grace_days
-            .map(|days| Grace { days, metadata_use: Box::new(SdkCloudWatch::new(sdk_config)) }),
+        enforce_since: config.enforce_since,
+        sweep_limit: config.sweep_limit,
+        grace: config.grace_days.map(|days| Grace { days, metadata_use: Box::new(SdkCloudWatch::new(sdk_config)) }),
         result_bus: config.result_bus.map(|bus| Box::new(SdkEventBridge::new(sdk_config, bus)) as Box<dyn ResultBus>),
     }
 }

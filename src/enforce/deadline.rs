@@ -34,14 +34,26 @@ impl Deadline {
         }
     }
 
+    /// The same, but for the list of what the sweep finds in enforce mode: in half of the time, so that
+    /// the rest is left for writes, however long the list is.
+    pub(super) fn of_list(self) -> Self {
+        let half = |end: Instant| self.begin + end.saturating_duration_since(self.begin) / 2;
+        Self { start_until: half(self.start_until), wait_until: half(self.wait_until), ..self }
+    }
+
     /// Waits for the turn of a call. Whether it came while something may be started.
     pub(super) async fn turn(self, rate: &RequestRate) -> bool {
         Instant::now() < self.start_until && timeout_at(self.start_until, rate.turn()).await.is_ok()
     }
 
+    /// Whether anything may still be started after such a wait.
+    pub(super) fn allows(self, wait: Duration) -> bool {
+        Instant::now() + wait < self.start_until
+    }
+
     /// Sleeps, unless nothing could be started afterwards. Whether it did.
     pub(super) async fn sleep(self, wait: Duration) -> bool {
-        let in_time = Instant::now() + wait < self.start_until;
+        let in_time = self.allows(wait);
         if in_time {
             sleep(wait).await;
         }

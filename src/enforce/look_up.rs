@@ -5,30 +5,42 @@
 use std::collections::BTreeSet;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::call::call;
 use super::deadline::Deadline;
+use super::queue::Described;
 use super::work::Work;
 use super::{Enforcer, Grace};
 use crate::aws::Error;
 use crate::aws::cloudwatch::INSTANCES_PER_CALL;
 use crate::aws::ec2::{Ec2, IDS_PER_DESCRIBE, Page, Which};
-use crate::instance::{Instance, InstanceId};
-use crate::policy::Decision;
+use crate::config::Mode;
+use crate::event::Violators;
+use crate::instance::InstanceId;
 use crate::report::Failure;
 
 /// What a look-up yields, one by one.
 pub(super) enum Finding {
     /// An instance as EC2 describes it.
-    Described(Instance),
-    /// An instance that the sweep spares, since its metadata service was used without tokens.
-    InUse { instance: Instance, calls_without_token: u64, in_days: u16 },
-    /// An instance of which CloudWatch did not answer whether it is in use.
-    UseUnknown(Instance, Failure),
+    Described(Described),
+    /// An old instance that is left, since its metadata service was used without tokens.
+    InUse { described: Described, calls_without_token: u64, in_days: u16 },
+    /// An old instance of which CloudWatch did not answer whether it is in use.
+    UseUnknown(Described, Failure),
     /// An id that EC2 does not know.
     Unknown(InstanceId),
     /// An id whose look-up failed.
     Failed(InstanceId, Failure),
+}
+
+/// How the look-up by filter went.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Why it did not come to its end.
+    pub(super) error: Option<Failure>,
+    /// Whether that is no failure: the sweep has begun its list, and goes on with it another time.
+    pub(super) goes_on: bool,
 }
 
 /// The receiver lives as long as the look-up, so a finding always arrives.
@@ -38,30 +50,24 @@ async fn send(findings: &mpsc::Sender<Finding>, finding: Finding) {
 }
 
 impl<E: Ec2> Enforcer<E> {
-    /// Looks up all that the work asks for. Answers the failure of the look-up by filter, if it
-    /// failed.
-    pub(super) async fn look_up(
-        &self,
-        work: &Work,
-        deadline: Deadline,
-        findings: mpsc::Sender<Finding>,
-    ) -> Option<Failure> {
-        let ((), error) = tokio::join!(
+    /// Looks up all that the work asks for. Answers how the look-up by filter went.
+    pub(super) async fn look_up(&self, work: &Work, deadline: Deadline, findings: mpsc::Sender<Finding>) -> Listing {
+        let ((), listing) = tokio::join!(
             self.look_up_named(work, deadline, &findings),
             self.look_up_violators(work, deadline, &findings),
         );
-        error
+        listing
     }
 
     /// Looks the named instances up, and for a while again those that EC2 does not know yet.
     async fn look_up_named(&self, work: &Work, deadline: Deadline, findings: &mpsc::Sender<Finding>) {
         let mut missing: Vec<InstanceId> = work.named().cloned().collect();
-        missing = self.describe(missing, deadline, findings).await;
+        missing = self.describe(missing, work, deadline, findings).await;
         for wait in &self.settings.waits {
             if missing.is_empty() || !deadline.sleep(*wait).await {
                 break;
             }
-            missing = self.describe(missing, deadline, findings).await;
+            missing = self.describe(missing, work, deadline, findings).await;
         }
         for id in missing {
             send(findings, Finding::Unknown(id)).await;
@@ -72,6 +78,7 @@ impl<E: Ec2> Enforcer<E> {
     async fn describe(
         &self,
         ids: Vec<InstanceId>,
+        work: &Work,
         deadline: Deadline,
         findings: &mpsc::Sender<Finding>,
     ) -> Vec<InstanceId> {
@@ -79,11 +86,8 @@ impl<E: Ec2> Enforcer<E> {
         for chunk in ids.chunks(IDS_PER_DESCRIBE) {
             let mut unanswered: BTreeSet<_> = chunk.iter().cloned().collect();
             let result = self.pages(Which::Named(chunk), deadline, async |page| {
-                for instance in page {
-                    if unanswered.remove(&instance.id) {
-                        send(findings, Finding::Described(instance)).await;
-                    }
-                }
+                let new = page.into_iter().filter(|described| unanswered.remove(&described.instance.id));
+                self.send_all(new.collect(), work, deadline, findings).await;
             });
             match result.await.map_err(Failure::from) {
                 Ok(()) => missing.extend(unanswered),
@@ -99,36 +103,38 @@ impl<E: Ec2> Enforcer<E> {
 
     /// Looks up every instance of the Region whose tokens are not required, if the work asks for
     /// it, but for those that are named anyway.
-    async fn look_up_violators(
-        &self,
-        work: &Work,
-        deadline: Deadline,
-        findings: &mpsc::Sender<Finding>,
-    ) -> Option<Failure> {
-        work.violators?;
-        let result = self.pages(Which::Violators, deadline, async |page| {
-            let found = page.into_iter().filter(|instance| work.is_violator_to_look_after(instance));
-            let (spared, others): (Vec<_>, _) = found.partition(|instance| self.may_be_spared(instance, work));
-            for instance in others {
-                send(findings, Finding::Described(instance)).await;
-            }
-            self.spare(spared, deadline, findings).await;
+    async fn look_up_violators(&self, work: &Work, deadline: Deadline, findings: &mpsc::Sender<Finding>) -> Listing {
+        let Some(violators) = work.violators else { return Listing::default() };
+        let sweeps = violators == Violators::All;
+        let writes = self.settings.mode == Mode::Enforce;
+        let deadline_of_list = if sweeps && writes { deadline.of_list() } else { deadline };
+        let mut has_begun = false;
+        let result = self.pages(Which::Violators, deadline_of_list, async |page| {
+            has_begun = true;
+            let found = page.into_iter().filter(|described| work.is_violator_to_look_after(&described.instance));
+            self.send_all(found.collect(), work, deadline, findings).await;
         });
-        result.await.err().map(Failure::from)
+        let error = result.await.err();
+        let goes_on = sweeps && has_begun && error.as_ref().is_some_and(Error::is_deadline_exceeded);
+        Listing { error: error.map(Failure::from), goes_on }
     }
 
     /// Hands every page to `each`.
-    async fn pages(
+    pub(super) async fn pages(
         &self,
         which: Which<'_>,
         deadline: Deadline,
-        mut each: impl AsyncFnMut(Vec<Instance>),
+        mut each: impl AsyncFnMut(Vec<Described>),
     ) -> Result<(), Error> {
         let mut next_token = None;
         loop {
-            let describe = async || self.ec2.describe_instances(which, next_token.as_deref()).await;
-            let page: Page = call(&self.describe_rate, &self.settings.waits, deadline, describe).await?;
-            each(page.instances).await;
+            let describe = async || {
+                let asked = Instant::now();
+                let page = self.ec2.describe_instances(which, next_token.as_deref()).await?;
+                Ok((asked, page))
+            };
+            let (asked, page): (_, Page) = call(&self.describe_rate, &self.settings.waits, deadline, describe).await?;
+            each(page.instances.into_iter().map(|instance| Described { instance, asked }).collect()).await;
             next_token = page.next_token;
             if next_token.is_none() {
                 return Ok(());
@@ -136,36 +142,33 @@ impl<E: Ec2> Enforcer<E> {
         }
     }
 
-    /// Whether this instance, found by filter, is left as it is if it is used without tokens: not if
-    /// it is new.
-    fn may_be_spared(&self, instance: &Instance, work: &Work) -> bool {
-        self.settings.options.grace.is_some()
-            && work.since(instance).is_none()
-            && self.judge(instance).decision == Decision::RequireTokens
-    }
-
-    /// Finds out which of these instances were lately used without tokens.
-    async fn spare(&self, instances: Vec<Instance>, deadline: Deadline, findings: &mpsc::Sender<Finding>) {
+    /// Sends instances on, old ones with whether they were lately used without tokens.
+    async fn send_all(&self, page: Vec<Described>, work: &Work, deadline: Deadline, findings: &mpsc::Sender<Finding>) {
+        let is_old = |described: &Described| self.may_be_in_use(&described.instance, work);
+        let (old, others): (Vec<_>, _) = page.into_iter().partition(is_old);
+        for described in others {
+            send(findings, Finding::Described(described)).await;
+        }
         let Some(grace) = &self.settings.options.grace else { return };
-        for instances in instances.chunks(INSTANCES_PER_CALL) {
-            for finding in self.ask_for_use(grace, instances, deadline).await {
+        for old in old.chunks(INSTANCES_PER_CALL) {
+            for finding in self.ask_for_use(grace, old, deadline).await {
                 send(findings, finding).await;
             }
         }
     }
 
     /// Asks CloudWatch which of these instances were lately used without tokens.
-    async fn ask_for_use(&self, grace: &Grace, instances: &[Instance], deadline: Deadline) -> Vec<Finding> {
-        let ids: Vec<_> = instances.iter().map(|instance| instance.id.clone()).collect();
+    async fn ask_for_use(&self, grace: &Grace, old: &[Described], deadline: Deadline) -> Vec<Finding> {
+        let ids: Vec<_> = old.iter().map(|described| described.instance.id.clone()).collect();
         let asked = grace.metadata_use.calls_without_token(&ids, grace.days, (self.clock)());
         let answer = deadline.wait("CloudWatch", asked).await.map_err(Failure::from);
-        let finding = |instance: Instance| match &answer {
-            Ok(calls) => match calls.get(&instance.id).copied() {
-                Some(calls_without_token) => Finding::InUse { instance, calls_without_token, in_days: grace.days },
-                None => Finding::Described(instance),
+        let finding = |described: Described| match &answer {
+            Ok(calls) => match calls.get(&described.instance.id).copied() {
+                Some(calls_without_token) => Finding::InUse { described, calls_without_token, in_days: grace.days },
+                None => Finding::Described(described),
             },
-            Err(failure) => Finding::UseUnknown(instance, failure.clone()),
+            Err(failure) => Finding::UseUnknown(described, failure.clone()),
         };
-        instances.iter().cloned().map(finding).collect()
+        old.iter().cloned().map(finding).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! One invocation: read the event, look its instances up, decide, require tokens, report.
 //!
-//! Generic over the port to EC2. Looking up and concluding go on at the same time, joined by a
+//! Generic over the port to EC2. Looking up and settling go on at the same time, joined by a
 //! channel, so that an instance found is enforced while another is still waited for. Nothing is
 //! remembered between invocations: the described state alone decides.
 
@@ -10,13 +10,14 @@ mod deadline;
 mod done;
 mod look_up;
 pub mod publish;
+mod queue;
+mod require;
 mod work;
 
 use std::time::Duration;
 
 use aws_lambda_events::event::sqs::SqsBatchResponse;
-use chrono::{DateTime, Utc};
-use futures_util::{StreamExt, stream};
+use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -25,6 +26,7 @@ use self::deadline::Deadline;
 use self::done::Done;
 use self::look_up::Finding;
 use self::publish::publish;
+use self::require::Settling;
 use self::work::Work;
 use crate::aws;
 use crate::aws::cloudwatch::MetadataUse;
@@ -38,10 +40,6 @@ use crate::report::metrics::Measurements;
 use crate::report::result_event::{ResultEvent, result_event};
 use crate::report::{Failure, InstanceReport, LISTED, Published, Report};
 use crate::telemetry;
-
-/// Most calls of `ModifyInstanceMetadataOptions` in flight: more gain little, since EC2 refills
-/// five a second, and the account's own automation needs the same bucket.
-const WRITES_IN_FLIGHT: usize = 8;
 
 /// Results that wait to be published; EC2 allows fewer writes in a minute.
 const RESULTS_WAITING: usize = 1000;
@@ -92,16 +90,20 @@ impl Settings {
 pub struct Options {
     /// Which tag exempts.
     pub exemptions: Option<Exemptions>,
-    /// Whether the sweep spares instances in use.
+    /// The day, in UTC, before which nothing is enforced that was created and not loosened.
+    pub enforce_since: Option<NaiveDate>,
+    /// Whether old instances in use are left.
     pub grace: Option<Grace>,
+    /// How many instances a sweep requires tokens on at the most.
+    pub sweep_limit: Option<usize>,
     /// Where results are published.
     pub result_bus: Option<Box<dyn ResultBus>>,
 }
 
-/// A sweep that spares instances whose metadata service was lately used without tokens.
+/// Leaves old instances whose metadata service was lately used without tokens.
 #[derive(Debug)]
 pub struct Grace {
-    /// In how many days before.
+    /// In how many days before, and how old at the least.
     pub days: u16,
     /// What knows that.
     pub metadata_use: Box<dyn MetadataUse>,
@@ -191,14 +193,12 @@ impl<E: Ec2> Enforcer<E> {
             }
             Ok(targets) => {
                 let work = Work::of_event(event.clone(), &targets, origin.as_ref());
-                let done = self.look_after(&work, deadline).await;
-                let report = Report::new(mode, event, done.instances, done.error);
-                let report = Report { results: done.results, ..report };
+                let report = self.look_after(&work, deadline).await.into_report(mode, event, Vec::new());
                 telemetry::log_done(&report);
                 report
             }
         };
-        if report.is_complete() {
+        if report.is_complete {
             Ok(Answer::Report(Box::new(report)))
         } else {
             Err(InvocationError::Incomplete(Box::new(report)))
@@ -210,14 +210,13 @@ impl<E: Ec2> Enforcer<E> {
         let event =
             EventSummary { name: "SQS batch".to_owned(), source: "aws:sqs".to_owned(), ..EventSummary::default() };
         let work = Work::of_batch(event.clone(), &messages);
-        let mut done = self.look_after(&work, deadline).await;
+        let done = self.look_after(&work, deadline).await;
         let messages: Vec<_> = messages.into_iter().map(|message| done.message(message)).collect();
         let mut response = SqsBatchResponse::default();
         for message in messages.iter().filter(|message| message.failed) {
             response.add_failure(&message.message_id);
         }
-        let report = Report::new(self.settings.mode, event, done.instances, done.error.take());
-        let report = Report { messages, results: done.results, ..report };
+        let report = done.into_report(self.settings.mode, event, messages);
         telemetry::log_done(&report);
         Answer::Batch { response, report: Box::new(report) }
     }
@@ -227,21 +226,23 @@ impl<E: Ec2> Enforcer<E> {
         let (requests, throttles) = (self.ec2.requests(), self.throttles());
         let (findings, found) = mpsc::channel(IDS_PER_DESCRIBE);
         let (results, published) = mpsc::channel(RESULTS_WAITING);
-        let (error, mut done, results) = tokio::join!(
+        let (listing, mut done, results) = tokio::join!(
             self.look_up(work, deadline, findings),
-            self.conclude_all(found, results, work, deadline),
+            self.settle(found, results, work, deadline),
             self.publish(published, deadline.publish_until),
         );
-        (done.error, done.results) = (error, results);
+        (done.listing, done.results) = (listing, results);
         let Settings { function_name, mode, options, .. } = &self.settings;
         telemetry::log_metrics(&Measurements {
             function_name,
             mode: *mode,
             exempts: options.exemptions.is_some(),
             spares: options.grace.is_some(),
+            has_day: options.enforce_since.is_some(),
             at: (self.clock)(),
-            counts: *done.instances.counts(),
+            counts: done.counts(),
             refused: done.refused,
+            swept_refused: done.swept_refused,
             time_to_enforce_ms: &done.time_to_enforce_ms,
             duration_ms: milliseconds(deadline.begin.elapsed()),
             ec2_calls: self.ec2.requests() - requests,
@@ -251,22 +252,15 @@ impl<E: Ec2> Enforcer<E> {
         done
     }
 
-    /// Concludes about all that is found, a few at a time, until nothing more can be found.
-    async fn conclude_all(
+    /// Settles all that is found, and what stood in the place of ids.
+    async fn settle(
         &self,
         found: mpsc::Receiver<Finding>,
         results: mpsc::Sender<ResultEvent>,
         work: &Work,
         deadline: Deadline,
     ) -> Done {
-        let found = stream::unfold(found, async |mut found| Some((found.recv().await?, found)));
-        let concluded = found.map(|finding| self.conclude(finding, work, deadline)).buffer_unordered(WRITES_IN_FLIGHT);
-        let done = concluded.fold(Done::default(), async |mut done, (id, instance)| {
-            self.record(&instance, work.event(&id), &done, &results).await;
-            done.add(&id, instance, work);
-            done
-        });
-        let mut done = done.await;
+        let mut done = Settling::new(self, work, deadline, results.clone()).settle(found).await;
         for id in &work.malformed {
             let instance = conclude::malformed(id);
             self.record(&instance, work.whole(), &done, &results).await;

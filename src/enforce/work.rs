@@ -41,6 +41,8 @@ struct Named {
     /// The event whose call explains the most.
     event: Arc<EventSummary>,
     origin: Option<Arc<Origin>>,
+    /// Whether an event records a call that may have left its tokens not required, after its launch.
+    loosened: bool,
     /// The time of the first event.
     since: Option<DateTime<Utc>>,
 }
@@ -51,6 +53,7 @@ impl Named {
             self.must_exist.push(event.time);
         }
         self.since = self.since.into_iter().chain(event.time).min();
+        self.loosened |= origin.is_some_and(|origin| origin.call.loosens());
         if self.event.name.is_empty() || explains(origin, id) >= explains(self.origin.as_ref(), id) {
             self.event = Arc::clone(event);
             self.origin = origin.cloned();
@@ -119,6 +122,16 @@ impl Work {
             None => false,
         };
         is_asked_for && !self.names(&instance.id)
+    }
+
+    /// Whether nothing but the sweep asks for this instance, which was found by filter.
+    pub(super) fn only_sweeps(&self, instance: &Instance) -> bool {
+        self.violators == Some(Violators::All) && !self.names(&instance.id) && self.since(instance).is_none()
+    }
+
+    /// Whether an event records a change that may have left the tokens of this instance not required.
+    pub(super) fn loosened(&self, id: &InstanceId) -> bool {
+        self.named.get(id).is_some_and(|named| named.loosened)
     }
 
     /// The time of the first event that led to this instance. What the sweep finds has none: nothing

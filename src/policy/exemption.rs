@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use chrono::{Days, NaiveDate};
 use serde::{Serialize, Serializer};
 
+use super::exact_day;
+
 /// Which tag exempts, and for how long at the most.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exemptions {
@@ -87,7 +89,7 @@ impl Exemptions {
         let Some(value) = tags.get(&self.tag) else { return Ok(None) };
         let tag = self.tag.clone();
         let (day, reason) = value.split_once(' ').unwrap_or((value, ""));
-        let Some(until) = last_day(day) else { return Err(NoExemption::Malformed { tag, value: value.clone() }) };
+        let Some(until) = exact_day(day) else { return Err(NoExemption::Malformed { tag, value: value.clone() }) };
         let latest = today.checked_add_days(Days::new(self.max_days.into())).unwrap_or(today);
         if until < today {
             Err(NoExemption::Expired { tag, until })
@@ -98,13 +100,6 @@ impl Exemptions {
             Ok(Some(Exemption { until, reason }))
         }
     }
-}
-
-/// Exactly `YYYY-MM-DD`: a shorter spelling may be meant as another day.
-fn last_day(text: &str) -> Option<NaiveDate> {
-    let belongs = |(n, byte): (usize, u8)| if matches!(n, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
-    let is_plain = text.len() == 10 && text.bytes().enumerate().all(belongs);
-    is_plain.then(|| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok())?
 }
 
 #[cfg(test)]

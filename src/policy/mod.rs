@@ -4,6 +4,9 @@
 //! replayed event decide to do nothing. Where the state leaves a doubt, it acts.
 
 pub mod exemption;
+pub mod standing;
+
+use chrono::NaiveDate;
 
 use crate::instance::{HttpEndpoint, HttpTokens, Instance, InstanceState};
 
@@ -44,6 +47,14 @@ pub fn decide(instance: &Instance, exempt: bool) -> Decision {
     } else {
         Decision::RequireTokens
     }
+}
+
+/// The day that a text names exactly as `YYYY-MM-DD`: a shorter spelling may be meant as another day.
+#[must_use]
+pub fn exact_day(text: &str) -> Option<NaiveDate> {
+    let belongs = |(n, byte): (usize, u8)| if matches!(n, 4 | 7) { byte == b'-' } else { byte.is_ascii_digit() };
+    let is_plain = text.len() == 10 && text.bytes().enumerate().all(belongs);
+    is_plain.then(|| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok())?
 }
 
 /// The warning on a container host whose tokens are, or would be, required.

@@ -26,14 +26,18 @@ pub struct Measurements<'a> {
     pub mode: Mode,
     /// Whether there can be exemptions.
     pub exempts: bool,
-    /// Whether the sweep spares instances in use.
+    /// Whether old instances in use are left.
     pub spares: bool,
+    /// Whether what was created before a day is left.
+    pub has_day: bool,
     /// The time of the measurement.
     pub at: DateTime<Utc>,
     /// The instances by outcome.
     pub counts: Counts,
-    /// The instances that failed and whose failure does not pass by itself.
+    /// The instances that events led to, that failed and whose failure does not pass by itself.
     pub refused: usize,
+    /// The same of those that only the sweep found, which it finds again each time.
+    pub swept_refused: usize,
     /// Milliseconds from the event to EC2's answer, for each enforced instance that an event named.
     pub time_to_enforce_ms: &'a [u64],
     /// How long the invocation took.
@@ -83,7 +87,8 @@ fn milliseconds<'a>(name: &'static str, value: Measured<'a>) -> Metric<'a> {
 
 /// Those that can be anything but zero, since each is paid for.
 fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
-    let Counts { examined, enforced, would_enforce, exempt, in_use, failed, .. } = measured.counts;
+    let Counts { examined, enforced, would_enforce, created_before, exempt, in_use, failed, left_over, .. } =
+        measured.counts;
     let enforces = measured.mode == Mode::Enforce;
     let metrics = [
         Some(count("InstancesExamined", examined)),
@@ -91,8 +96,11 @@ fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
         (!enforces).then(|| count("InstancesWouldEnforce", would_enforce)),
         measured.exempts.then(|| count("InstancesExempt", exempt)),
         measured.spares.then(|| count("InstancesInUse", in_use)),
+        measured.has_day.then(|| count("InstancesCreatedBefore", created_before)),
         Some(count("InstancesFailed", failed)),
+        enforces.then(|| count("InstancesLeftOver", left_over)),
         Some(count("InstancesRefused", measured.refused)),
+        enforces.then(|| count("SweepInstancesRefused", measured.swept_refused)),
         Some(milliseconds("Duration", Measured::One(measured.duration_ms))),
         Some(count("Ec2Calls", measured.ec2_calls)),
         Some(count("Ec2Throttles", measured.ec2_throttles)),
@@ -176,9 +184,11 @@ mod tests {
             mode,
             exempts: all,
             spares: all,
+            has_day: all,
             at: "2026-11-02T09:14:10Z".parse().unwrap(),
             counts: Counts { examined: 3, enforced: 2, failed: 1, ..Counts::default() },
             refused: 1,
+            swept_refused: 1,
             time_to_enforce_ms,
             duration_ms: 120,
             ec2_calls: 4,
@@ -215,7 +225,7 @@ mod tests {
         let [document] = &measured(&[3000, 4000])[..] else { panic!("one document") };
         assert_eq!(document["_aws"]["Timestamp"], 1_793_610_850_000_u64);
         assert_eq!((&document["FunctionName"], &document["Mode"]), (&json!("imds-enforcer"), &json!("enforce")));
-        assert_eq!(declared(document).len(), 11, "{document}");
+        assert_eq!(declared(document).len(), 14, "{document}");
         assert_eq!((&document["InstancesRefused"], &document["Ec2Calls"]), (&json!(1), &json!(4)));
         assert_eq!(document["TimeToEnforce"], json!([3000, 4000]));
     }
@@ -224,17 +234,23 @@ mod tests {
     fn what_can_only_be_zero_is_not_measured() {
         for (mode, all, left_out) in [
             (Mode::Enforce, true, &["InstancesWouldEnforce"][..]),
-            (Mode::Observe, true, &["InstancesEnforced"]),
+            (Mode::Observe, true, &["InstancesEnforced", "InstancesLeftOver", "SweepInstancesRefused"]),
             (
                 Mode::Enforce,
                 false,
-                &["InstancesWouldEnforce", "InstancesExempt", "InstancesInUse", "ResultsUnpublished"],
+                &[
+                    "InstancesWouldEnforce",
+                    "InstancesExempt",
+                    "InstancesInUse",
+                    "InstancesCreatedBefore",
+                    "ResultsUnpublished",
+                ],
             ),
         ] {
             let documents = measured_in(mode, all, &[]);
             let declared = declared(&documents[0]);
             assert!(left_out.iter().all(|it| !declared.contains(it)), "{declared:?}");
-            assert_eq!(declared.len() + left_out.len(), 11, "{declared:?}");
+            assert_eq!(declared.len() + left_out.len(), 14, "{declared:?}");
         }
     }
 

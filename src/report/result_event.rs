@@ -73,6 +73,7 @@ fn detail_type(outcome: &Outcome) -> Option<&'static str> {
         Outcome::Compliant { .. }
         | Outcome::EndpointDisabled { .. }
         | Outcome::Managed { .. }
+        | Outcome::CreatedBefore { .. }
         | Outcome::Gone { .. }
         | Outcome::NotFound => None,
     }
@@ -108,6 +109,7 @@ fn what(instance: &InstanceReport) -> String {
         Outcome::Compliant { .. }
         | Outcome::EndpointDisabled { .. }
         | Outcome::Managed { .. }
+        | Outcome::CreatedBefore { .. }
         | Outcome::Gone { .. }
         | Outcome::NotFound => String::new(),
     }

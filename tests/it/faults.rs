@@ -24,13 +24,9 @@ async fn an_error_that_passes_is_retried_until_it_has_passed() {
         error("Throttling", 400),
         error("InternalError", 500),
         error("Unavailable", 503),
-        error("IncorrectInstanceState", 400),
         Kind::DropConnection,
     ] {
         for action in [DESCRIBE, MODIFY] {
-            if action == DESCRIBE && kind == error("IncorrectInstanceState", 400) {
-                continue;
-            }
             let ec2 = local_ec2(violators(1));
             ec2.model().faults.add(fault(action, None, Some(2), kind.clone()));
             let report = report(handle(&ec2, &run_instances([id(0)])).await);

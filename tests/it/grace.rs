@@ -1,4 +1,4 @@
-//! A sweep that spares what is used without tokens, and that nothing else is spared.
+//! What is old and used without tokens is left, however it came up, and nothing else is.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -71,7 +71,7 @@ impl CloudWatch {
 
 #[tokio::test]
 async fn the_sweep_leaves_what_is_in_use_and_reports_how_much() {
-    let ec2 = local_ec2(violators(3));
+    let ec2 = local_ec2(old_violators(3));
     let enforcer = CloudWatch::new([id(1)]).enforcer(&ec2, settings()).await;
     let report = report(enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await);
     assert_eq!((report.counts.enforced, report.counts.in_use, count(&ec2, MODIFY)), (2, 1, 2));
@@ -86,21 +86,72 @@ async fn the_sweep_leaves_what_is_in_use_and_reports_how_much() {
 
 #[tokio::test]
 async fn observe_mode_reports_the_same() {
-    let ec2 = local_ec2(violators(3));
+    let ec2 = local_ec2(old_violators(3));
     let enforcer = CloudWatch::new([id(1)]).enforcer(&ec2, observing()).await;
     let report = report(enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await);
     assert_eq!((report.counts.would_enforce, report.counts.in_use), (2, 1));
 }
 
 #[tokio::test]
-async fn what_an_event_names_is_enforced_whatever_its_use() {
+async fn what_is_new_or_loosened_is_enforced_whatever_its_use() {
     let downgrade = sample("ModifyInstanceMetadataOptions/downgrade-to-optional");
+    let loosened = fleet().into_iter().map(old);
     for event in [run_instances([id(0)]), running(&id(0)), downgrade] {
-        let ec2 = local_ec2(fleet().into_iter().chain(violators(1)));
+        let ec2 = local_ec2(loosened.clone().chain(violators(1)));
         let cloudwatch = CloudWatch::new(fleet().into_iter().map(|it| it.instance_id).chain([id(0)]));
         let enforcer = cloudwatch.enforcer(&ec2, settings()).await;
         assert_eq!(report(enforcer.handle(&event, in_a_minute()).await).counts.enforced, 1);
         assert!(cloudwatch.asked.lock().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_is_stopped_every_night_is_left_at_each_start() {
+    for event in [running(&id(0)), sqs([("start", running(&id(0)))]), sample("ScheduledEvent/rule")] {
+        let ec2 = local_ec2(old_violators(1));
+        let enforcer = CloudWatch::new([id(0)]).enforcer(&ec2, settings()).await;
+        let report = report(enforcer.handle(&event, in_a_minute()).await);
+        assert_eq!((report.counts.in_use, count(&ec2, MODIFY)), (1, 0), "{report}");
+    }
+}
+
+/// Settings with the day of the samples as the day since when tokens are required.
+fn since_today(settings: Settings) -> Settings {
+    let enforce_since = Some(clock().date_naive());
+    Settings { options: Options { enforce_since, ..settings.options }, ..settings }
+}
+
+#[tokio::test]
+async fn what_was_created_before_the_day_is_left_however_it_comes_up_and_in_both_modes() {
+    for event in [running(&id(0)), run_instances([id(0)]), sample("ScheduledEvent/rule")] {
+        for settings in [settings(), observing()] {
+            let ec2 = local_ec2(old_violators(1));
+            let report = report(enforcer(&ec2, since_today(settings)).await.handle(&event, in_a_minute()).await);
+            assert_eq!(outcomes(&report), [(id(0), "created_before".to_owned())]);
+            assert_eq!((report.counts.created_before, count(&ec2, MODIFY)), (1, 0));
+            let instance = serde_json::to_value(&report.instances[0]).unwrap();
+            assert_eq!(instance["enforce_since"], "2026-11-02");
+            assert!(instance["cause"]["kind"].is_string(), "its owner is told why it is open: {instance}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_launched_since_the_day_is_enforced_weeks_later_too() {
+    let mut instance = violators(1).remove(0);
+    "2026-11-02T00:00:00.000Z".clone_into(&mut instance.launch_time);
+    let ec2 = local_ec2([instance]);
+    let enforcer = enforcer(&ec2, since_today(settings())).await;
+    assert_eq!(report(enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await).counts.enforced, 1);
+}
+
+#[tokio::test]
+async fn what_is_loosened_is_enforced_however_old_it_is() {
+    for case in ["downgrade-to-optional", "endpoint-enabled-without-tokens"] {
+        let ec2 = local_ec2(fleet().into_iter().map(old));
+        let enforcer = enforcer(&ec2, since_today(settings())).await;
+        let event = sample(&format!("ModifyInstanceMetadataOptions/{case}"));
+        assert_eq!(report(enforcer.handle(&event, in_a_minute()).await).counts.enforced, 1, "{case}");
     }
 }
 
@@ -120,7 +171,7 @@ async fn of_a_launch_without_ids_the_new_are_enforced_and_the_old_are_not_looked
 
 #[tokio::test]
 async fn what_is_compliant_or_exempt_is_not_asked_about_and_at_most_five_hundred_at_once() {
-    let mut instances = violators(1203);
+    let mut instances = old_violators(1203);
     "disabled".clone_into(&mut instances[0].metadata_options.http_endpoint);
     instances[1].tags = [("imds-exemption".to_owned(), "2026-11-30".to_owned())].into();
     let ec2 = local_ec2(instances);
@@ -129,16 +180,19 @@ async fn what_is_compliant_or_exempt_is_not_asked_about_and_at_most_five_hundred
     let enforcer = cloudwatch.enforcer(&ec2, observing()).await;
     let report = report(enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await);
     assert_eq!((report.counts.would_enforce, report.counts.exempt), (1201, 1));
-    assert_eq!(*cloudwatch.asked.lock().unwrap(), [500, 498, 203]);
+    assert_eq!(*cloudwatch.asked.lock().unwrap(), [500, 499, 202]);
 }
 
 #[tokio::test]
-async fn without_an_answer_nothing_is_enforced_and_the_sweep_fails() {
-    let ec2 = local_ec2(violators(2));
+async fn without_an_answer_nothing_that_is_old_is_enforced_and_an_event_is_tried_again_but_no_sweep() {
+    let ec2 = local_ec2(old_violators(2));
     let cloudwatch = CloudWatch { fails: true, ..CloudWatch::new([]) };
     let enforcer = cloudwatch.enforcer(&ec2, settings()).await;
-    let error = enforcer.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await.unwrap_err();
-    assert!(error.to_string().contains("InternalFailure: no"), "{error}");
+    for (event, fails) in [(sample("ScheduledEvent/rule"), false), (running(&id(0)), true)] {
+        let answer = enforcer.handle(&event, in_a_minute()).await;
+        assert_eq!(answer.is_err(), fails);
+        assert!(report(answer).to_string().contains("InternalFailure: no"));
+    }
     assert_eq!(count(&ec2, MODIFY), 0);
 }
 

@@ -157,6 +157,23 @@ pub(crate) fn violators(count: usize) -> Vec<Instance> {
     (0..count).map(|n| Instance::new(&id(n))).collect()
 }
 
+/// The same instance, created years ago and started since.
+pub(crate) fn old(mut instance: Instance) -> Instance {
+    instance.attach_time = Some("2019-07-01T00:00:00.000Z".to_owned());
+    instance
+}
+
+/// As many violators, created years ago and started since.
+pub(crate) fn old_violators(count: usize) -> Vec<Instance> {
+    violators(count).into_iter().map(old).collect()
+}
+
+/// An instance that so many writes find in a state that can't be modified.
+pub(crate) fn not_ready(mut instance: Instance, for_calls: u32) -> Instance {
+    instance.not_ready_for_calls = for_calls;
+    instance
+}
+
 /// A running instance whose tokens are required.
 pub(crate) fn compliant(id: &str) -> Instance {
     let mut instance = Instance::new(id);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use imds_enforcer::config::Mode;
-use imds_enforcer::enforce::{InvocationError, Settings};
+use imds_enforcer::enforce::{InvocationError, Options, Settings};
 use imds_enforcer::report::InstanceReport;
 use imds_enforcer::telemetry::LINE_BYTES;
 use local_ec2::LocalEc2;
@@ -42,9 +42,12 @@ async fn log_of_all() -> Vec<Value> {
         }
     }
     let in_use = CloudWatch::new([id(0)]).settings(settings());
-    let mut instances = violators(2);
+    let mut instances = old_violators(2);
     instances[0].tags.insert("aws:autoscaling:groupName".to_owned(), "web-blue".to_owned());
     lines.extend(log_of(in_use, &local_ec2(instances), &sweep()).await);
+    let options = Options { enforce_since: Some(clock().date_naive()), ..Options::default() };
+    let since = Settings { options, ..settings() };
+    lines.extend(log_of(since, &local_ec2(old_violators(1)), &sweep()).await);
     let ec2 = local_ec2(violators(2));
     ec2.model().deny(MODIFY, Some(&id(0)));
     let denied = local_ec2([]);

@@ -160,7 +160,7 @@ fn the_first_event_uses_the_connection_that_init_opened() {
 
 /// The calls that arrive at EC2's endpoint when every service's endpoint is that.
 fn calls_of_every_service(name: &str, variables: &[(&str, &str)]) -> Vec<String> {
-    let ec2 = local_ec2(fleet());
+    let ec2 = local_ec2(fleet().into_iter().chain(old_violators(1)));
     let endpoint = ec2.endpoint();
     let variables = [&[("AWS_ENDPOINT_URL", endpoint.as_str())], variables].concat();
     let function = Function::start(name, &endpoint, &variables);
@@ -175,7 +175,7 @@ fn with_every_option_off_ec2_alone_is_called() {
     let mut calls = calls_of_every_service("options-off", &[]);
     assert_eq!(calls.remove(0), "none", "the warm-up names no action");
     assert!(calls.iter().all(|action| action == DESCRIBE || action == MODIFY), "{calls:?}");
-    for option in [("IMDS_RESULT_BUS", "security"), ("IMDS_SWEEP_GRACE_DAYS", "14")] {
+    for option in [("IMDS_RESULT_BUS", "security"), ("IMDS_GRACE_DAYS", "14")] {
         let calls = calls_of_every_service(option.0, &[option]);
         assert!(calls[1..].contains(&"none".to_owned()), "a call of another service arrives here too: {calls:?}");
     }
@@ -325,7 +325,9 @@ fn bad_configuration_keeps_it_from_starting() {
         ("IMDS_EXEMPTION_TAG", "aws:imds", "does not begin with aws:"),
         ("IMDS_EXEMPTION_MAX_DAYS", "366", "from 1 to 365"),
         ("IMDS_RESULT_BUS", "my bus", "the name or the ARN"),
-        ("IMDS_SWEEP_GRACE_DAYS", "-1", "from 0 to 90"),
+        ("IMDS_GRACE_DAYS", "-1", "from 0 to 90"),
+        ("IMDS_ENFORCE_SINCE", "yesterday", "a day in UTC as YYYY-MM-DD"),
+        ("IMDS_SWEEP_LIMIT", "-1", "from 0 to 100000"),
     ] {
         let output = run_binary(&[api, ("AWS_REGION", REGION), (variable, value)]);
         assert!(!output.status.success());
