@@ -18,6 +18,9 @@ use crate::harness::{DESCRIBE, MODIFY};
 /// After how long an instance that is still open counts as lost.
 const LOST_AFTER: Duration = Duration::from_hours(2);
 
+/// After how long an event has been delivered, and handled by a function that is not held up.
+const ARRIVES_WITHIN: Duration = Duration::from_mins(30);
+
 /// What came out of a simulation.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -137,7 +140,7 @@ impl Outcome {
 
     /// The budgets that do not hold.
     pub(crate) fn broken(&self) -> Vec<Budget> {
-        let holds = |(of, known): (usize, usize)| known * 100 >= of * 95;
+        let holds = |(of, known): (usize, usize)| of < 20 || known * 100 >= of * 95;
         let enforced_or_told = |detail_type: &str| match detail_type {
             "IMDS Tokens Required" => self.writes,
             "IMDS Launch Attributed" => self.attributions,
@@ -156,7 +159,7 @@ impl Outcome {
             (Budget::QuietMessages, self.quiet_messages == 0),
             (Budget::Messages, self.messages.iter().all(|(name, count)| *count <= enforced_or_told(name))),
             (Budget::DescribesOfNodes, self.launches < 1000 || self.calls[DESCRIBE].0 <= 250),
-            (Budget::Exposure, median(&self.exposures) < Duration::from_secs(30)),
+            (Budget::Exposure, self.launches >= 1000 || median(&self.exposures) < Duration::from_secs(30)),
         ];
         budgets.into_iter().filter(|(_, holds)| !holds).map(|(budget, _)| budget).collect()
     }
@@ -270,7 +273,8 @@ fn exposures(mode: Mode, launches: &[&LaunchNote], facts: &BTreeMap<String, Fact
 }
 
 fn actors(launches: &[LaunchNote], facts: &BTreeMap<String, Fact>) -> (usize, usize) {
-    let open = launches.iter().filter(|note| note.is_recorded && note.maker.http_tokens == "optional");
+    let arrives = |note: &&LaunchNote| note.is_recorded && note.began.elapsed() > ARRIVES_WITHIN;
+    let open = launches.iter().filter(arrives).filter(|note| note.maker.http_tokens == "optional");
     let open = open.filter(|note| note.maker.managed_by.is_none());
     let is_known = |note: &&LaunchNote| note.ids.iter().all(|id| facts[id].actor_known);
     (open.clone().count(), open.filter(is_known).count())

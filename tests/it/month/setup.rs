@@ -92,7 +92,9 @@ fn options(config: Config, account: &Account, bus: &Bus) -> Options {
     let grace = |days| Grace { days, metadata_use: Box::new(CloudWatch(account.clone())) };
     Options {
         exemptions: config.exemptions,
-        grace: config.sweep_grace_days.map(grace),
+        enforce_since: config.enforce_since,
+        grace: config.grace_days.map(grace),
+        sweep_limit: config.sweep_limit,
         result_bus: config.result_bus.map(|_| Box::new(bus.clone()) as Box<_>),
     }
 }
