@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::account::{Launch, Maker};
 use super::metrics::Metrics;
 use super::pattern;
+use super::record::RECORDED;
 use super::simulation::seconds;
 use super::template::Deployment;
 use super::truth::Truth;
@@ -21,6 +22,8 @@ pub(crate) struct LaunchNote {
     pub(crate) began: Instant,
     pub(crate) maker: &'static Maker,
     pub(crate) ids: Vec<String>,
+    /// Whether EC2 refuses to change its instances while they are pending.
+    pub(crate) is_slow: bool,
     /// Whether CloudTrail's event of it was delivered.
     pub(crate) is_recorded: bool,
     /// Describes of invocations that were about nothing else.
@@ -29,7 +32,7 @@ pub(crate) struct LaunchNote {
     pub(crate) is_shared: bool,
 }
 
-/// What an invocation looked up.
+/// What an invocation looked up that was not about a large launch.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) events: usize,
@@ -75,8 +78,15 @@ impl Journal {
     /// Writes a launch down, and answers its number.
     pub(crate) fn begin_launch(&mut self, launch: &Launch, began: Instant) -> usize {
         let ids = launch.ids.clone();
-        let note = LaunchNote { began, maker: launch.maker, ids, is_recorded: false, describes: 0, is_shared: false };
-        self.launches.push(note);
+        self.launches.push(LaunchNote {
+            began,
+            maker: launch.maker,
+            ids,
+            is_slow: self.launches.len() % 7 == 3,
+            is_recorded: false,
+            describes: 0,
+            is_shared: false,
+        });
         self.launches.len() - 1
     }
 
@@ -94,7 +104,8 @@ impl Journal {
     ) {
         let launches: Vec<_> = launches.collect();
         self.invocations += 1;
-        if is_batch {
+        let is_of_a_large = launches.iter().flatten().any(|launch| self.launches[*launch].ids.len() > RECORDED);
+        if is_batch && !is_of_a_large {
             self.batches.push(Batch { events: launches.len(), describes, writes, is_calm });
         }
         let distinct: BTreeSet<_> = launches.iter().collect();

@@ -34,8 +34,9 @@ pub(crate) struct Outcome {
     actors: (usize, usize),
     /// Instances of tagged launches, and those whose owner was known at once.
     owners: (usize, usize),
-    /// Describes of each launch that shared no invocation with another.
-    lone_describes: Vec<usize>,
+    /// Describes of each launch that shared no invocation with another, and of those that EC2 refused
+    /// to change while they were pending.
+    lone_describes: [Vec<usize>; 2],
     /// Batches while EC2 was well, their describes, and how many these may be: one each, and one for
     /// each fifteen of its writes.
     batches: (usize, usize, usize),
@@ -150,7 +151,7 @@ impl Outcome {
         let budgets = [
             (Budget::Actors, holds(self.actors)),
             (Budget::Owners, holds(self.owners)),
-            (Budget::LoneDescribes, self.lone_describes.iter().all(|describes| *describes <= 3)),
+            (Budget::LoneDescribes, most(&self.lone_describes[0]) <= 3 && most(&self.lone_describes[1]) <= 4),
             (Budget::BatchDescribes, describes <= allowed),
             (Budget::WrongWrites, self.wrong.is_empty()),
             (Budget::Lost, self.lost == 0),
@@ -172,8 +173,14 @@ impl Outcome {
             row("the same, of a thousand launched at once", spread(&self.exposures_of_the_thousand)),
             row("launches that CloudTrail delivered whose actor is known in the end", percent(self.actors)),
             row("tagged violators whose owner is known at once", percent(self.owners)),
-            row("describes for a lone launch, at the most", self.lone_describes.iter().max().map_or(0, |it| *it)),
-            row("describes for a batch, while EC2 is well", ratio(self.batches.1, self.batches.0)),
+            row(
+                "describes for a lone launch at the most, and for one that can't be changed while it is pending",
+                self.lone_describes.each_ref().map(|it| most(it).to_string()).join(", "),
+            ),
+            row(
+                "describes for a batch while EC2 is well, but for a thousand at once",
+                ratio(self.batches.1, self.batches.0),
+            ),
         ];
         for (action, (calls, throttled, most)) in &self.calls {
             let limit = if *action == DESCRIBE { 20 } else { 5 };
@@ -287,8 +294,13 @@ fn owners(launches: &[LaunchNote], facts: &BTreeMap<String, Fact>) -> (usize, us
     (told.len(), told.iter().filter(|known| **known).count())
 }
 
-fn lone_describes(launches: &[&LaunchNote]) -> Vec<usize> {
-    launches.iter().filter(|note| !note.is_shared && note.ids.len() == 1).map(|note| note.describes).collect()
+fn lone_describes(launches: &[&LaunchNote]) -> [Vec<usize>; 2] {
+    let lone = launches.iter().filter(|note| !note.is_shared && note.ids.len() == 1);
+    [false, true].map(|slow| lone.clone().filter(|it| it.is_slow == slow).map(|it| it.describes).collect())
+}
+
+fn most(counts: &[usize]) -> usize {
+    counts.iter().max().copied().unwrap_or_default()
 }
 
 fn batches(simulation: &Simulation) -> (usize, usize, usize) {

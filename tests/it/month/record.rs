@@ -48,7 +48,7 @@ pub(crate) fn scheduled(at: Instant) -> Value {
 }
 
 /// More instances than this in a launch, and CloudTrail leaves its answer out.
-const RECORDED: usize = 30;
+pub(crate) const RECORDED: usize = 30;
 
 /// A launch, as CloudTrail records it: whole, or without its answer.
 pub(crate) fn run_instances(launch: &Launch, at: Instant) -> Value {

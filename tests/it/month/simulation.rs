@@ -207,7 +207,7 @@ impl Simulation {
     fn act(&mut self, act: Act) {
         let now = Instant::now();
         match act {
-            Act::Launch(launch) => self.launch(launch, now),
+            Act::Launch(launch) => self.launch(&launch, now),
             Act::Terminate(ids) => ids.iter().for_each(|id| self.change_state(id, "shutting-down", now)),
             Act::Stop(id) => self.change_state(&id, "stopping", now),
             Act::Start(id) => self.change_state(&id, "pending", now),
@@ -231,12 +231,12 @@ impl Simulation {
         }
     }
 
-    fn launch(&mut self, launch: Launch, now: Instant) {
-        let number = self.journal.begin_launch(&launch, now);
+    fn launch(&mut self, launch: &Launch, now: Instant) {
+        let number = self.journal.begin_launch(launch, now);
         let maker = launch.maker;
         for id in &launch.ids {
             let mut instance = setup::instance(id, maker);
-            instance.refuses_while_pending = number % 7 == 3;
+            instance.refuses_while_pending = self.journal.launches[number].is_slow;
             let tags = instance.tags.clone();
             let (mut model, mut truth) = (self.account.model(), self.account.truth());
             model.launch(instance, now.into_std());
@@ -258,7 +258,7 @@ impl Simulation {
         if maker.managed_by.is_none() {
             launch.ids.iter().for_each(|id| self.send_start(id, Some(number), now));
         }
-        let mut event = record::run_instances(&launch, now);
+        let mut event = record::run_instances(launch, now);
         setup::put_faults_into(&mut event, self.setup.fault);
         let wait = self.recording();
         let is_delivered = self.send(event, wait, Some(number));
