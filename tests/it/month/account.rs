@@ -316,9 +316,6 @@ impl Script {
         script.launch_all_the_time();
         script.launch_refused(at(0, 12, 0, 0));
         script.strike(at(0, 9, 0, 0), Act::Fail);
-        let maker = &MAKERS[1];
-        let launch = Launch { maker, ids: vec![script.next_id()], uses_no_token: false, refused: false };
-        script.acts.push((at(0, 9, 0, 30), Act::Launch(launch)));
         script
     }
 
@@ -356,11 +353,15 @@ impl Script {
         (self.quiet.0..self.quiet.1).contains(&when)
     }
 
-    /// EC2 throttles or fails for an hour.
+    /// EC2 throttles or fails for an hour, in which instances are launched all the same.
     fn strike(&mut self, begin: Duration, act: fn(bool) -> Act) {
         let end = begin + Duration::from_hours(1);
         self.acts.extend([(begin, act(true)), (end, act(false))]);
         self.faults.push((begin, end));
+        for minute in [1, 13, 26, 39, 52] {
+            let launch = Launch { maker: &MAKERS[1], ids: vec![self.next_id()], uses_no_token: false, refused: false };
+            self.acts.push((begin + Duration::from_mins(minute), Act::Launch(launch)));
+        }
     }
 
     fn next_id(&mut self) -> String {

@@ -142,3 +142,80 @@ impl Lane {
         if gathering.bytes > BATCH_BYTES { usize::MAX } else { gathering.messages.len() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn lane(batch_size: usize, concurrency: usize) -> Lane {
+        let queue = Queue { visibility: Duration::from_secs(60), redrive: Some((2, "Dead".to_owned())) };
+        Lane::new(queue, Some(Source { batch_size, window: Duration::from_secs(2), concurrency }))
+    }
+
+    fn message(id: u64) -> Message {
+        let event = Event { body: "{}".into(), launch: None, is_sweep: false };
+        Message { id, event, sent: Instant::now(), receives: 0, visible: Instant::now() }
+    }
+
+    fn ids(batch: Option<Vec<Message>>) -> Vec<u64> {
+        batch.into_iter().flatten().map(|message| message.id).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_ends_with_its_window_or_when_it_is_full() {
+        let mut lane = lane(3, 2);
+        lane.add(message(1));
+        let begun = lane.look().begun.unwrap();
+        lane.add(message(2));
+        assert!(lane.look().begun.is_none(), "it is the same batch");
+        assert_eq!(ids(lane.end_window(begun)), [1, 2]);
+        (3..7).for_each(|id| lane.add(message(id)));
+        assert_eq!(ids(lane.look().batch), [3, 4, 5]);
+        assert!(lane.end_window(begun).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_batches_are_received_than_the_source_may_have() {
+        let mut lane = lane(1, 1);
+        lane.add(message(1));
+        assert_eq!(ids(lane.look().batch), [1]);
+        lane.busy += 1;
+        lane.add(message(2));
+        assert!(lane.look().batch.is_none() && lane.visible() == 1);
+        lane.busy -= 1;
+        assert_eq!(ids(lane.look().batch), [2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_received_too_often_is_dead() {
+        let mut lane = lane(1, 1);
+        lane.add(message(1));
+        for receives in 1..=2 {
+            let received = lane.look().batch.unwrap().remove(0);
+            assert_eq!(received.receives, receives);
+            assert_eq!(received.visible, Instant::now() + Duration::from_secs(60));
+            lane.add(received);
+        }
+        let looked = lane.look();
+        assert!(looked.batch.is_none());
+        assert_eq!(ids(Some(looked.dead)), [1]);
+        assert!(lane.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_age_of_the_oldest_counts_until_it_was_received_often() {
+        let mut lane = lane(1, 1);
+        let sent = Instant::now();
+        lane.add(message(1));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        lane.add(message(2));
+        assert_eq!(lane.oldest(), Some(sent));
+        lane.delete(1);
+        let old = Message { receives: RECEIVES_OF_OLDEST + 1, ..message(3) };
+        let mut other = self::lane(1, 1);
+        other.add(old);
+        assert_eq!(other.oldest(), None);
+    }
+}

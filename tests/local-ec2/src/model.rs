@@ -614,3 +614,76 @@ fn wrong_state(instance: &Instance) -> Error {
         format!("The instance '{instance_id}' is not in a state that allows this: {state}"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "i-1a2b3c4d";
+
+    /// A model with a clock of its own, that begins at an instant and at a time of day.
+    fn model(begin: Instant) -> Model {
+        let clock = Some((begin, "2026-11-02T00:00:00Z".parse().unwrap()));
+        Model { clock, ..Model::with_transition(Duration::from_secs(15)) }
+    }
+
+    fn call(model: &mut Model, form: &str, now: Instant) -> Result<Answer, Error> {
+        let parameters = Parameters::parse(form.as_bytes());
+        model.call(parameters.get("Action").unwrap(), &parameters, now)
+    }
+
+    #[test]
+    fn a_start_moves_the_launch_time_and_leaves_the_attach_time() {
+        let begin = Instant::now();
+        let mut model = model(begin);
+        model.launch(Instance::new(ID), begin);
+        model.change_state(ID, "stopping", begin + Duration::from_hours(20));
+        model.settle(begin + Duration::from_hours(21));
+        assert_eq!(model.instances[ID].state, "stopped");
+        model.change_state(ID, "pending", begin + Duration::from_hours(30));
+        model.settle(begin + Duration::from_hours(31));
+        let instance = &model.instances[ID];
+        assert_eq!((instance.state.as_str(), instance.launch_time.as_str()), ("running", "2026-11-03T06:00:00.000Z"));
+        assert_eq!(instance.attach_time.as_deref(), Some("2026-11-02T00:00:00.000Z"));
+    }
+
+    #[test]
+    fn what_is_terminated_is_forgotten_an_hour_later_and_not_before() {
+        let begin = Instant::now();
+        let mut model = model(begin);
+        model.launch(Instance::new(ID), begin);
+        model.change_state(ID, "shutting-down", begin);
+        model.settle(begin + Duration::from_mins(60));
+        assert_eq!(model.instances[ID].state, "terminated");
+        model.settle(begin + Duration::from_mins(61));
+        assert!(model.instances.is_empty());
+    }
+
+    #[test]
+    fn one_that_refuses_while_it_is_pending_can_be_modified_once_it_runs() {
+        let begin = Instant::now();
+        let mut model = model(begin);
+        model.launch(Instance { refuses_while_pending: true, ..Instance::new(ID) }, begin);
+        let modify = format!("Action=ModifyInstanceMetadataOptions&InstanceId={ID}&HttpTokens=required");
+        assert_eq!(call(&mut model, &modify, begin).unwrap_err().code, "IncorrectInstanceState");
+        assert!(call(&mut model, &modify, begin + Duration::from_secs(15)).is_ok());
+    }
+
+    #[test]
+    fn a_filter_by_ids_finds_those_and_no_others() {
+        let begin = Instant::now();
+        let mut model = model(begin);
+        for n in 1..=5 {
+            model.put(Instance::new(&format!("i-1a2b3c4{n}")));
+        }
+        let described = |model: &mut Model, ids: &[&str]| {
+            let values: String = ids.iter().zip(1..).map(|(id, n)| format!("&Filter.1.Value.{n}={id}")).collect();
+            let form = format!("Action=DescribeInstances&Filter.1.Name=instance-id{values}");
+            let Ok(Answer::Described { instances, .. }) = call(model, &form, begin) else { panic!("described") };
+            instances.into_iter().map(|it| it.instance_id).collect::<Vec<_>>()
+        };
+        assert_eq!(described(&mut model, &["i-1a2b3c44", "i-1a2b3c42"]), ["i-1a2b3c42", "i-1a2b3c44"]);
+        assert_eq!(described(&mut model, &["i-1a2b3c4?"]).len(), 5, "a pattern stands for any");
+        assert!(described(&mut model, &["i-1a2b3c49"]).is_empty());
+    }
+}
