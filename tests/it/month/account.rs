@@ -353,11 +353,18 @@ impl Script {
         (self.quiet.0..self.quiet.1).contains(&when)
     }
 
-    /// EC2 throttles or fails for an hour, in which instances are launched all the same.
+    /// EC2 throttles or fails for an hour, in which instances are launched all the same: some that live for
+    /// seconds, and are forgotten shortly after the hour, and some that stay.
     fn strike(&mut self, begin: Duration, act: fn(bool) -> Act) {
         let end = begin + Duration::from_hours(1);
         self.acts.extend([(begin, act(true)), (end, act(false))]);
         self.faults.push((begin, end));
+        for second in [0, 20] {
+            let ids = vec![self.next_id()];
+            let launch = Launch { maker: &MAKERS[11], ids: ids.clone(), uses_no_token: false, refused: false };
+            let when = begin + Duration::from_secs(second);
+            self.acts.extend([(when, Act::Launch(launch)), (when + Duration::from_secs(20), Act::Terminate(ids))]);
+        }
         for minute in [1, 13, 26, 39, 52] {
             let launch = Launch { maker: &MAKERS[1], ids: vec![self.next_id()], uses_no_token: false, refused: false };
             self.acts.push((begin + Duration::from_mins(minute), Act::Launch(launch)));

@@ -16,6 +16,8 @@ pub(crate) enum Fault {
     RecordsWithoutOptions,
     /// A launch without ids looks after every instance of the Region.
     CutLaunchesSweep,
+    /// Whatever an event names must exist, however old the event is.
+    EventsNeverOld,
     /// What EC2 refuses comes back to the queue.
     RefusedComeBack,
     /// A sweep fails if EC2 refused anything.
@@ -32,4 +34,29 @@ pub(crate) enum Fault {
     NothingButCloudTrail,
     /// Messages wait for half a minute to be gathered.
     LongWindow,
+}
+
+impl Fault {
+    /// What it is, for the table.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::LaunchTimeAlone => "an instance counts as new after each start",
+            Self::ManagedUnmarked => "a managed instance is not known as one",
+            Self::ListsHideManaged => "lists leave out what services manage",
+            Self::StaleWrites => "a write waits for 20 s after its instance was described",
+            Self::RecordsWithoutOptions => "CloudTrail's event of a launch that is mended already says nothing",
+            Self::CutLaunchesSweep => "a launch without ids looks after the whole Region, with the sweep off",
+            Self::EventsNeverOld => "what an event names must exist for ever",
+            Self::RefusedComeBack => "what EC2 refuses comes back to the queue",
+            Self::SweepsFailForRefusals => "a sweep fails for what EC2 refuses",
+            Self::DirectLaunches => "launches invoke the function directly",
+            Self::FewReceives => "a message is dead after five receives, six minutes apart",
+            Self::AlarmOnEveryRefusal => "an alarm is on the failures that each sweep finds again",
+            Self::EveryResultIsAMessage => "every result is a message to people",
+            Self::NothingButCloudTrail => {
+                "neither state changes nor the sweep are received, and one event in ten is lost"
+            }
+            Self::LongWindow => "batches are gathered for a minute",
+        }
+    }
 }

@@ -20,8 +20,6 @@ pub(crate) struct Event {
     pub(crate) body: Rc<str>,
     /// The launch that it comes from.
     pub(crate) launch: Option<usize>,
-    /// Whether it is the schedule's.
-    pub(crate) is_sweep: bool,
 }
 
 /// A message of a queue.
@@ -155,7 +153,7 @@ mod tests {
     }
 
     fn message(id: u64) -> Message {
-        let event = Event { body: "{}".into(), launch: None, is_sweep: false };
+        let event = Event { body: "{}".into(), launch: None };
         Message { id, event, sent: Instant::now(), receives: 0, visible: Instant::now() }
     }
 

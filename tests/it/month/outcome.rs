@@ -7,12 +7,12 @@ use std::time::Duration;
 use imds_enforcer::config::Mode;
 use tokio::time::Instant;
 
-use super::account::THOUSAND;
 use super::clock;
 use super::journal::{Batch, Journal, LaunchNote};
 use super::metrics::Fired;
+use super::record::RECORDED;
 use super::simulation::{Simulation, seconds};
-use super::truth::{Fact, Limits, Wrong};
+use super::truth::{Fact, Limits, Truth, Wrong};
 use crate::harness::{DESCRIBE, MODIFY};
 
 /// After how long an instance that is still open counts as lost.
@@ -28,8 +28,10 @@ pub(crate) struct Outcome {
     launches: usize,
     instances: usize,
     /// From creation to enforcement, sorted.
-    pub(crate) exposures: Vec<Duration>,
+    exposures: Vec<Duration>,
     exposures_of_the_thousand: Vec<Duration>,
+    /// From a change that loosened to enforcement, sorted.
+    mended: Vec<Duration>,
     /// Launches that left instances open and that CloudTrail delivered, and those whose actor is known.
     actors: (usize, usize),
     /// Instances of tagged launches, and those whose owner was known at once.
@@ -97,46 +99,41 @@ impl Outcome {
         let journal = &simulation.journal;
         let truth = simulation.account.truth();
         let facts = &truth.facts;
-        let (small, large): (Vec<_>, Vec<_>) =
-            journal.launches.iter().partition(|it| !std::ptr::eq(it.maker, &raw const THOUSAND));
-        let (from, to) = (seconds(journal.begin), seconds(journal.begin + clock::at(simulation.days, 0, 0, 0)));
+        let is_small = |note: &&LaunchNote| note.ids.len() <= RECORDED;
+        let (small, large): (Vec<_>, Vec<_>) = journal.launches.iter().partition(is_small);
         let quiet = (seconds(simulation.quiet.0), seconds(simulation.quiet.1));
-        let alarms: BTreeMap<_, _> = simulation
-            .deployment
-            .alarms
-            .iter()
-            .map(|alarm| (alarm.name.clone(), journal.metrics.evaluate(alarm, from, to)))
-            .collect();
+        let alarms = alarms(simulation);
         let was_on = |(name, fired): (&String, &Fired)| fired.was_on_between(quiet.0, quiet.1).then(|| name.clone());
-        let calls = [DESCRIBE, MODIFY].map(|action| {
-            let (calls, throttled) = truth.calls.get(action).copied().unwrap_or_default();
-            let spans = truth.spans.iter().filter(|((of, _), _)| of == action).map(|(_, calls)| *calls);
-            (action, (calls, throttled, spans.max().unwrap_or_default()))
-        });
-        let count_messages = || journal.messages.iter().filter(|(_, at)| (quiet.0..quiet.1).contains(at)).count();
+        let quiet_messages = journal.messages.iter().filter(|(_, at)| (quiet.0..quiet.1).contains(at));
         Self {
             name,
             launches: journal.launches.len(),
             instances: journal.launches.iter().map(|it| it.ids.len()).sum(),
             exposures: exposures(journal.mode, &small, facts),
             exposures_of_the_thousand: exposures(journal.mode, &large, facts),
+            mended: sorted(truth.mended.clone()),
             actors: actors(&journal.launches, facts),
             owners: owners(&journal.launches, facts),
             lone_describes: lone_describes(&small),
             batches: batches(simulation),
-            calls: calls.into(),
+            calls: [DESCRIBE, MODIFY].map(|action| (action, calls(&truth, action))).into(),
             wrong: count(truth.wrong.iter().map(|(wrong, _)| *wrong)),
-            lost: facts.values().filter(|fact| is_lost(&simulation.journal, truth.limits, fact)).count(),
+            lost: facts.values().filter(|fact| is_lost(journal, truth.limits, fact)).count(),
             dead_letters: dead_letters(simulation),
             results: journal.results.clone(),
             messages: count(journal.messages.iter().map(|(detail_type, _)| detail_type.clone())),
             writes: truth.writes,
             attributions: journal.attributions,
-            quiet_messages: count_messages(),
+            quiet_messages: quiet_messages.count(),
             log_bytes_a_day: journal.log_bytes / usize::try_from(simulation.days).unwrap(),
             quiet_alarms: alarms.iter().filter_map(was_on).collect(),
             alarms,
         }
+    }
+
+    /// How often instances were described.
+    pub(crate) fn describes(&self) -> usize {
+        self.calls[DESCRIBE].0
     }
 
     /// The budgets that do not hold.
@@ -159,7 +156,7 @@ impl Outcome {
             (Budget::QuietAlarms, self.quiet_alarms.is_empty()),
             (Budget::QuietMessages, self.quiet_messages == 0),
             (Budget::Messages, self.messages.iter().all(|(name, count)| *count <= enforced_or_told(name))),
-            (Budget::DescribesOfNodes, self.launches < 1000 || self.calls[DESCRIBE].0 <= 250),
+            (Budget::DescribesOfNodes, self.launches < 1000 || self.describes() <= 250),
             (Budget::Exposure, self.launches >= 1000 || median(&self.exposures) < Duration::from_secs(30)),
         ];
         budgets.into_iter().filter(|(_, holds)| !holds).map(|(budget, _)| budget).collect()
@@ -171,6 +168,7 @@ impl Outcome {
             row("launches of the month, and their instances", format!("{}, {}", self.launches, self.instances)),
             row("creation to enforcement: median, p99, worst", spread(&self.exposures)),
             row("the same, of a thousand launched at once", spread(&self.exposures_of_the_thousand)),
+            row("downgrade to enforcement: median, p99, worst", spread(&self.mended)),
             row("launches that CloudTrail delivered whose actor is known in the end", percent(self.actors)),
             row("tagged violators whose owner is known at once", percent(self.owners)),
             row(
@@ -212,6 +210,21 @@ impl Outcome {
             row(&format!("`{name}`: fired, hours on"), format!("{}, {:.1}", fired.on.len(), fired.hours()))
         })
     }
+}
+
+/// When each alarm was on.
+fn alarms(simulation: &Simulation) -> BTreeMap<String, Fired> {
+    let journal = &simulation.journal;
+    let (from, to) = (seconds(journal.begin), seconds(journal.begin + clock::at(simulation.days, 0, 0, 0)));
+    let alarms = simulation.deployment.alarms.iter();
+    alarms.map(|alarm| (alarm.name.clone(), journal.metrics.evaluate(alarm, from, to))).collect()
+}
+
+/// Calls of an action, those that were throttled, and the most in five minutes.
+fn calls(truth: &Truth, action: &str) -> (usize, usize, usize) {
+    let (calls, throttled) = truth.calls.get(action).copied().unwrap_or_default();
+    let spans = truth.spans.iter().filter(|((of, _), _)| of == action).map(|(_, calls)| *calls);
+    (calls, throttled, spans.max().unwrap_or_default())
 }
 
 /// Every detail-type of results.
@@ -274,9 +287,12 @@ fn exposures(mode: Mode, launches: &[&LaunchNote], facts: &BTreeMap<String, Fact
     if mode == Mode::Observe {
         return Vec::new();
     }
-    let mut exposures: Vec<_> = launches.iter().flat_map(of_launch).collect();
-    exposures.sort();
-    exposures
+    sorted(launches.iter().flat_map(of_launch).collect())
+}
+
+fn sorted(mut durations: Vec<Duration>) -> Vec<Duration> {
+    durations.sort();
+    durations
 }
 
 fn actors(launches: &[LaunchNote], facts: &BTreeMap<String, Fact>) -> (usize, usize) {

@@ -139,14 +139,13 @@ impl Ec2 for Port {
     async fn describe_instances(&self, which: Which<'_>, next_token: Option<&str>) -> Result<Page, Error> {
         let mut page = self.sdk.describe_instances(which, next_token).await?;
         for instance in &mut page.instances {
-            match self.account.fault {
-                Some(Fault::LaunchTimeAlone) => {
-                    let model = self.account.model();
-                    let launched = model.instances.get(instance.id.as_str());
-                    instance.created = launched.and_then(|it| it.launch_time.parse().ok());
-                }
-                Some(Fault::ManagedUnmarked) => instance.managed_by = None,
-                _ => {}
+            if self.account.fault == Some(Fault::LaunchTimeAlone) {
+                let model = self.account.model();
+                let launched = model.instances.get(instance.id.as_str());
+                instance.created = launched.and_then(|it| it.launch_time.parse().ok());
+            }
+            if self.account.fault == Some(Fault::ManagedUnmarked) {
+                instance.managed_by = None;
             }
         }
         Ok(page)

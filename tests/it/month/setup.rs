@@ -112,44 +112,32 @@ pub(crate) fn instance(id: &str, maker: &Maker) -> Instance {
 /// Faults of the template.
 fn change_template(setup: &mut Setup, fault: Fault) {
     let deployment = setup.template.deployment();
-    let function = deployment.function.name.clone();
-    let resources = &mut setup.template.json["Resources"];
+    let template = &mut setup.template;
     match fault {
-        Fault::DirectLaunches => {
-            for rule in deployment.rules.iter().filter(|rule| receives_launches(rule.pattern.as_ref())) {
-                let target = json!([{"Id": "Function", "Arn": {"Fn::GetAtt": [function, "Arn"]}}]);
-                resources[&rule.name]["Properties"]["Targets"] = target;
-            }
-        }
+        Fault::DirectLaunches => send_launches_to_the_function(template, &deployment),
         Fault::FewReceives => {
-            for name in deployment.sources.keys() {
-                resources[name]["Properties"]["VisibilityTimeout"] = 360.into();
-                resources[name]["Properties"]["RedrivePolicy"]["maxReceiveCount"] = 5.into();
+            for queue in deployment.sources.keys() {
+                let properties = template.properties(queue);
+                properties["VisibilityTimeout"] = 360.into();
+                properties["RedrivePolicy"]["maxReceiveCount"] = 5.into();
             }
         }
-        Fault::LongWindow => {
-            for source in resources.as_object_mut().unwrap().values_mut() {
-                if source["Type"] == "AWS::Lambda::EventSourceMapping" {
-                    source["Properties"]["MaximumBatchingWindowInSeconds"] = 60.into();
-                }
-            }
-        }
+        Fault::LongWindow => template.set_windows(60),
         Fault::AlarmOnEveryRefusal => {
-            let alarms = deployment.alarms.iter().filter(|alarm| alarm.metric == "InstancesRefused");
-            for alarm in alarms {
-                resources[&alarm.name]["Properties"]["MetricName"] = "InstancesFailed".into();
+            for alarm in deployment.alarms.iter().filter(|alarm| alarm.metric == "InstancesRefused") {
+                template.properties(&alarm.name)["MetricName"] = "InstancesFailed".into();
             }
         }
         Fault::EveryResultIsAMessage => {
             for rule in deployment.rules.iter().filter(|rule| rule.bus.is_some()) {
-                resources[&rule.name]["Properties"]["EventPattern"] = json!({"source": ["imds-enforcer"]});
+                template.properties(&rule.name)["EventPattern"] = json!({"source": ["imds-enforcer"]});
             }
         }
         Fault::NothingButCloudTrail => {
-            setup.template = setup.template.clone().with(&["StateChangeEvents"], "off").with(&["Sweep"], "off");
+            *template = template.clone().with(&["StateChangeEvents"], "off").with(&["Sweep"], "off");
         }
         Fault::CutLaunchesSweep => {
-            setup.template = setup.template.clone().with(&["Sweep"], "off");
+            *template = template.clone().with(&["Sweep"], "off");
             setup.limits.no_sweep = true;
         }
         Fault::LaunchTimeAlone
@@ -157,8 +145,16 @@ fn change_template(setup: &mut Setup, fault: Fault) {
         | Fault::ListsHideManaged
         | Fault::StaleWrites
         | Fault::RecordsWithoutOptions
+        | Fault::EventsNeverOld
         | Fault::RefusedComeBack
         | Fault::SweepsFailForRefusals => {}
+    }
+}
+
+fn send_launches_to_the_function(template: &mut Template, deployment: &Deployment) {
+    for rule in deployment.rules.iter().filter(|rule| receives_launches(rule.pattern.as_ref())) {
+        let function = json!([{"Id": "Function", "Arn": {"Fn::GetAtt": [deployment.function.name, "Arn"]}}]);
+        template.properties(&rule.name)["Targets"] = function;
     }
 }
 
@@ -181,6 +177,11 @@ pub(crate) fn put_faults_into(event: &mut Value, fault: Option<Fault>) {
 pub(crate) fn body(body: &str, fault: Option<Fault>) -> String {
     if fault == Some(Fault::CutLaunchesSweep) && body.contains("\"omitted\":true") {
         return super::record::scheduled(tokio::time::Instant::now()).to_string();
+    }
+    if fault == Some(Fault::EventsNeverOld) {
+        let mut event: Value = serde_json::from_str(body).unwrap();
+        event["time"] = super::clock::now().format("%FT%TZ").to_string().into();
+        return event.to_string();
     }
     body.to_owned()
 }

@@ -11,7 +11,7 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use imds_enforcer::enforce::{Answer, Enforcer, InvocationError};
 use local_ec2::bucket::{Limit, documented};
-use local_ec2::model::Model;
+use local_ec2::model::{Instance, Model};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -104,27 +104,14 @@ impl Simulation {
     /// Prepares what `setup` deploys, to go through `script`.
     pub(crate) fn new(setup: Setup, script: Script) -> Self {
         let begin = clock::begin();
-        let mut model = Model::with_transition(TRANSITION);
-        model.latency = LATENCY;
-        model.clock = Some((begin.into_std(), clock::first_day()));
-        let mut truth = Truth { limits: setup.limits, ..Truth::default() };
-        for (instance, fact) in script.before {
-            if fact.refused {
-                model.deny(MODIFY, Some(&instance.instance_id));
-            }
-            let tags = instance.tags.clone();
-            truth.facts.insert(instance.instance_id.clone(), Fact { tags, ..fact });
-            model.put(instance);
-        }
         let deployment = setup.template.deployment();
-        let lane = |(name, queue): (&String, &_)| {
-            (name.clone(), Lane::new(Clone::clone(queue), deployment.sources.get(name).cloned()))
-        };
-        let lanes = deployment.queues.iter().map(lane).collect();
+        let queues = deployment.queues.iter();
+        let lanes =
+            queues.map(|(name, queue)| (name.clone(), Lane::new(queue.clone(), deployment.sources.get(name).cloned())));
         let mut simulation = Self {
-            account: Account::new(model, truth, setup.fault),
+            account: account(&setup, script.before, begin),
             journal: Journal::new(begin, setup.mode),
-            lanes,
+            lanes: lanes.collect(),
             deployment,
             bus: Bus::default(),
             agenda: BinaryHeap::new(),
@@ -139,7 +126,7 @@ impl Simulation {
             quiet: (begin + script.quiet.0, begin + script.quiet.1),
             faults: script.faults,
             delay: script.delay,
-            lost: script.lost,
+            lost: if setup.fault == Some(Fault::NothingButCloudTrail) { 10 } else { script.lost },
             samples: false,
             setup,
         };
@@ -237,7 +224,6 @@ impl Simulation {
         for id in &launch.ids {
             let mut instance = setup::instance(id, maker);
             instance.refuses_while_pending = self.journal.launches[number].is_slow;
-            let tags = instance.tags.clone();
             let (mut model, mut truth) = (self.account.model(), self.account.truth());
             model.launch(instance, now.into_std());
             if launch.refused {
@@ -245,7 +231,6 @@ impl Simulation {
             }
             let fact = Fact {
                 launch: Some(number),
-                tags,
                 started: Some(now),
                 managed: maker.managed_by.is_some(),
                 refused: launch.refused,
@@ -329,8 +314,7 @@ impl Simulation {
         if is_lost {
             return false;
         }
-        let is_sweep = json["detail-type"] == "Scheduled Event";
-        let event = Event { body: json.to_string().into(), launch, is_sweep };
+        let event = Event { body: json.to_string().into(), launch };
         let json = Rc::new(json);
         if is_sent_twice {
             launch.into_iter().for_each(|launch| self.journal.launches[launch].is_shared = true);
@@ -354,7 +338,7 @@ impl Simulation {
         let rule = self.deployment.rules[number].clone();
         self.journal.metrics.add("AWS/Events", "Invocations", &[("RuleName", &rule.name)], seconds(now), 1.0);
         let body = record::scheduled(now).to_string().into();
-        let event = Event { body, launch: None, is_sweep: true };
+        let event = Event { body, launch: None };
         rule.targets.iter().for_each(|target| self.deliver(target, event.clone()));
         self.plan_in(rule.rate.unwrap(), Step::Schedule { rule: number });
     }
@@ -415,13 +399,12 @@ impl Simulation {
         let (account, settings) =
             (self.account.clone(), self.setup.settings(&self.deployment, &self.account, &self.bus));
         self.running.push(Box::pin(async move {
-            let environment = match environment {
-                Some(environment) => environment,
-                None => {
-                    let port = Port::new(&account).await;
-                    let calls = port.calls();
-                    Rc::new(Environment { enforcer: Enforcer::new(port, clock::now, settings), calls })
-                }
+            let environment = if let Some(environment) = environment {
+                environment
+            } else {
+                let port = Port::new(&account).await;
+                let calls = port.calls();
+                Rc::new(Environment { enforcer: Enforcer::new(port, clock::now, settings), calls })
             };
             environment.calls.take();
             let answer = timeout_at(end, environment.enforcer.handle(&payload, end)).await.ok();
@@ -529,6 +512,22 @@ impl Simulation {
             self.plan_in(Duration::from_mins(1), Step::Sample);
         }
     }
+}
+
+/// The account as it is before anything happens in it.
+fn account(setup: &Setup, before: Vec<(Instance, Fact)>, begin: Instant) -> Account {
+    let mut model = Model::with_transition(TRANSITION);
+    model.latency = LATENCY;
+    model.clock = Some((begin.into_std(), clock::first_day()));
+    let mut truth = Truth { limits: setup.limits, ..Truth::default() };
+    for (instance, fact) in before {
+        if fact.refused {
+            model.deny(MODIFY, Some(&instance.instance_id));
+        }
+        truth.facts.insert(instance.instance_id.clone(), fact);
+        model.put(instance);
+    }
+    Account::new(model, truth, setup.fault)
 }
 
 /// What Lambda hands the function.

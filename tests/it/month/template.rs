@@ -18,7 +18,7 @@ use crate::stand_in::python;
 /// The template with values for its parameters.
 #[derive(Debug, Clone)]
 pub(crate) struct Template {
-    pub(crate) json: Value,
+    json: Value,
     parameters: BTreeMap<String, Value>,
 }
 
@@ -108,6 +108,19 @@ impl Template {
             self.parameters.insert((*name).to_owned(), value.into());
         }
         self
+    }
+
+    /// The properties of a resource, to be changed.
+    pub(crate) fn properties(&mut self, resource: &str) -> &mut Value {
+        &mut self.json["Resources"][resource]["Properties"]
+    }
+
+    /// Has every source gather its batches for so many seconds.
+    pub(crate) fn set_windows(&mut self, seconds: u64) {
+        let resources = self.json["Resources"].as_object_mut().unwrap().values_mut();
+        for source in resources.filter(|it| it["Type"] == "AWS::Lambda::EventSourceMapping") {
+            source["Properties"]["MaximumBatchingWindowInSeconds"] = seconds.into();
+        }
     }
 
     /// What the template deploys.

@@ -19,7 +19,6 @@ pub(crate) struct Fact {
     pub(crate) created: DateTime<Utc>,
     /// When it came up in the month, first or again.
     pub(crate) started: Option<Instant>,
-    pub(crate) tags: BTreeMap<String, String>,
     /// The last day of its exemption.
     pub(crate) exempt_until: Option<NaiveDate>,
     pub(crate) managed: bool,
@@ -47,7 +46,6 @@ impl Fact {
             launch: None,
             created,
             started: None,
-            tags: BTreeMap::new(),
             exempt_until: None,
             managed: false,
             refused: false,
@@ -130,6 +128,8 @@ pub(crate) struct Truth {
     /// Writes that took effect and are not yet events of CloudTrail's.
     pub(crate) written: Vec<(String, Instant)>,
     pub(crate) writes: usize,
+    /// How long each instance was open that somebody loosened.
+    pub(crate) mended: Vec<Duration>,
 }
 
 impl Truth {
@@ -166,6 +166,8 @@ impl Truth {
         self.writes += 1;
         self.written.push((id.to_owned(), now));
         if let Some(fact) = self.facts.get_mut(id) {
+            let was_open = fact.required_since.is_none();
+            self.mended.extend(fact.loosened.filter(|_| was_open).map(|loosened| now - loosened));
             fact.required_since.get_or_insert(now);
             fact.enforced.get_or_insert(now);
             fact.closed_since = None;
