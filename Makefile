@@ -89,9 +89,10 @@ package: rust $(VENV)/installed ## Build the zip for Lambda, which needs glibc 2
 	@$(VENV)/bin/python infra/sam.py target/imds-enforcer.zip target/template.json
 
 .PHONY: deploy
-deploy: rust $(VENV)/installed ## Build and deploy the stack with SAM, which asks for every parameter
+deploy: rust $(VENV)/installed ## Build and deploy the stack with SAM, which asks for every parameter, and offers to enforce since today
 	@$(VENV)/bin/python infra/account.py
 	$(MAKE) package
+	@$(VENV)/bin/python infra/sam.py target/imds-enforcer.zip target/template.json "$$(date -u +%F)"
 	cd infra && ../$(VENV)/bin/sam deploy --guided --config-file "$$PWD/samconfig.toml"
 
 .PHONY: organization

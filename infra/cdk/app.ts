@@ -1,7 +1,7 @@
 /**
  * An app with one stack of one {@link ImdsEnforcer}, checked by cdk-nag.
  *
- * `npx cdk deploy -c mode=observe -c alarmEmail=security@example.com`, with `-c code=` and the path
+ * `npx cdk deploy -c mode=observe -c enforceSince=all -c alarmEmail=security@example.com`, with `-c code=` and the path
  * of a zip or folder for a package that was built elsewhere.
  */
 import { App, Stack, Validations } from 'aws-cdk-lib';

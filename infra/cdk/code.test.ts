@@ -36,7 +36,7 @@ test('two architectures in one app are two builds, each with the code for its ow
   const app = new App();
   const stacks = (['x86_64', 'arm64', 'x86_64'] as const).map((architecture, index) => {
     const stack = new Stack(app, `Stack${index}`);
-    new ImdsEnforcer(stack, 'ImdsEnforcer', { architecture, code: packaged(architecture, repository) });
+    new ImdsEnforcer(stack, 'ImdsEnforcer', { enforceSince: 'all', architecture, code: packaged(architecture, repository) });
     return stack;
   });
   const functions = stacks.flatMap((it) => Object.values(Template.fromStack(it).findResources('AWS::Serverless::Function')));
@@ -53,6 +53,7 @@ test('the zip of the context is deployed as it is, and nothing is built', () => 
   const code = written('built-elsewhere.zip', zip('arm64'));
   const app = createApp((stack) => {
     stack.node.setContext('architecture', 'arm64');
+    stack.node.setContext('enforceSince', 'all');
     stack.node.setContext('code', code);
     return propsFromContext(stack);
   });
@@ -68,6 +69,7 @@ test('of a folder in the context, bootstrap alone is deployed', () => {
   writeFileSync(join(code, 'bootstrap'), elf('x86_64'));
   writeFileSync(join(code, 'notes.txt'), 'not for Lambda');
   const app = createApp((stack) => {
+    stack.node.setContext('enforceSince', 'all');
     stack.node.setContext('code', code);
     return propsFromContext(stack);
   });
@@ -83,11 +85,11 @@ test.each([
   ['another architecture', () => written('arm64.zip', zip('arm64')), /arm64\.zip, whose bootstrap is for arm64, and architecture is x86_64; give the one that fits the other$/],
   ['no binary', () => written('script.zip', zipSync({ bootstrap: Buffer.from('#!/bin/sh\nexit 1 # for no machine') })), /is for neither x86_64 nor arm64, and architecture is x86_64/],
 ])('the code of the context is refused: %s', (_, code, message) => {
-  expect(() => propsFromContext(new Stack(new App({ context: { code: code() } }), 'Stack'))).toThrow(message);
+  expect(() => propsFromContext(new Stack(new App({ context: { enforceSince: 'all', code: code() } }), 'Stack'))).toThrow(message);
 });
 
 test('arm64 is what the function runs on', () => {
-  const stack = new Stack(new App({ context: { architecture: 'arm64', code: written('arm64.zip', zip('arm64')) } }), 'Stack');
+  const stack = new Stack(new App({ context: { enforceSince: 'all', architecture: 'arm64', code: written('arm64.zip', zip('arm64')) } }), 'Stack');
   new ImdsEnforcer(stack, 'ImdsEnforcer', propsFromContext(stack));
   Template.fromStack(stack).hasResourceProperties('AWS::Serverless::Function', { Architectures: ['arm64'], CodeUri: Match.anyValue() });
 });

@@ -4,6 +4,7 @@
  * A name or a value that the template does not have is refused: a misspelt `Mode=observe` would
  * otherwise deploy a function that enforces.
  */
+import { Stack } from 'aws-cdk-lib';
 import { Construct } from 'constructs';
 import { distance } from 'fastest-levenshtein';
 import { codeAt } from './code.js';
@@ -16,7 +17,10 @@ const isOfTheCdk = (name: string) => /[@:]|^aws-cdk|^acknowledged-issue-numbers$
 /**
  * Reads the properties from the context: the template's parameters, and the path of the `code`.
  *
- * @throws if a name or a value of the context is not one of the template's, or the code does not fit
+ * A command that deploys nothing, such as `cdk ls` or `cdk destroy`, needs no `enforceSince`.
+ *
+ * @throws if a name or a value of the context is not one of the template's, one is missing, or the
+ * code does not fit
  */
 export function propsFromContext(scope: Construct): ImdsEnforcerProps {
   const parameters = Object.entries(readTemplate(scope).Parameters);
@@ -30,7 +34,9 @@ export function propsFromContext(scope: Construct): ImdsEnforcerProps {
     valueOf(`context ${name}`, parameter, value);
     return [name, value];
   });
-  const parameterProps: ImdsEnforcerParameters = Object.fromEntries(props);
+  const { enforceSince = Stack.of(scope).bundlingRequired ? undefined : 'all', ...others } = Object.fromEntries(props);
+  const since = valueOf('context enforceSince', known.get('enforceSince')!, enforceSince);
+  const parameterProps: ImdsEnforcerParameters = { ...others, enforceSince: `${since}` };
   if (code === undefined) return parameterProps;
   return { ...parameterProps, code: codeAt(`${code}`, `${parameterProps.architecture ?? known.get('architecture')!.Default}`) };
 }

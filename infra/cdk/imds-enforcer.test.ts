@@ -11,12 +11,12 @@ import { runSimulation, type Simulation } from '@cloud-copilot/iam-simulate';
 import { describe, expect, test } from 'vitest';
 import { ACKNOWLEDGED, createApp } from './app.js';
 import { propsFromContext } from './context.js';
-import { ImdsEnforcer, ImdsEnforcerProps } from './imds-enforcer.js';
-import { anyCode, synthesize } from './stand.js';
+import { ImdsEnforcer } from './imds-enforcer.js';
+import { Props, required, synthesize } from './stand.js';
 
 /** The findings of cdk-nag in the app, by rule: the synthesis then fails, and leaves a report. */
 function findings(acknowledged: typeof ACKNOWLEDGED): string[] {
-  const app = createApp(() => ({ code: anyCode() }), acknowledged);
+  const app = createApp(required, acknowledged);
   try {
     app.synth();
   } catch (error) {
@@ -37,15 +37,15 @@ describe('cdk-nag', () => {
 });
 
 test('the stack of the app has the outputs of the template, under their names', () => {
-  const { Outputs } = createApp(() => ({ code: anyCode() })).synth().getStackByName('imds-enforcer-cdk').template;
+  const { Outputs } = createApp(required).synth().getStackByName('imds-enforcer-cdk').template;
   expect(Object.keys(Outputs).sort()).toEqual([
-    'AlarmTopicArn', 'ApiCallRuleName', 'DeadLetterQueueArn', 'DeadLetterQueueUrl', 'FunctionArn', 'FunctionName', 'LogGroupName',
-    'RoleArn', 'StateChangeQueueArn', 'StateChangeQueueUrl', 'StateChangeRuleName', 'SweepRuleName',
+    'AlarmTopicArn', 'ChangeRuleName', 'DeadLetterQueueArn', 'DeadLetterQueueUrl', 'FunctionArn', 'FunctionName', 'LaunchQueueArn',
+    'LaunchQueueUrl', 'LaunchRuleName', 'LogGroupName', 'RoleArn', 'StateChangeRuleName', 'SweepRuleName',
   ]);
 });
 
 test('the logical ids of what outlives the stack or others name do not change, since CloudFormation would replace it', () => {
-  const { Resources } = createApp(() => ({ code: anyCode() })).synth().getStackByName('imds-enforcer-cdk').template;
+  const { Resources } = createApp(required).synth().getStackByName('imds-enforcer-cdk').template;
   expect(Resources).toMatchObject({
     ImdsEnforcerTemplateAlarmTopic27BEC186: { Type: 'AWS::SNS::Topic' },
     ImdsEnforcerTemplateDeadLetterQueueADEAAAAF: { Type: 'AWS::SQS::Queue' },
@@ -61,36 +61,38 @@ describe('the stack, as it is synthesized,', () => {
     return found[0]![1];
   };
 
-  test('keeps its log and its dead letters, and no queue of state changes', () => {
+  test('keeps its log and its dead letters, and no queue of launches', () => {
     const template = synthesize();
     const kept = { DeletionPolicy: 'RetainExceptOnCreate', UpdateReplacePolicy: 'Retain' };
     expect(one(template, 'AWS::Logs::LogGroup', 'LogGroup')).toMatchObject(kept);
     expect(one(template, 'AWS::SQS::Queue', 'DeadLetterQueue')).toMatchObject(kept);
-    expect(one(template, 'AWS::SQS::Queue', 'StateChangeQueue')).toMatchObject({ DeletionPolicy: 'Delete', UpdateReplacePolicy: 'Delete' });
+    expect(one(template, 'AWS::SQS::Queue', 'LaunchQueue')).toMatchObject({ DeletionPolicy: 'Delete', UpdateReplacePolicy: 'Delete' });
   });
 
   test.each([
-    ['apiCallEvents', 'ApiCallRule'],
-    ['stateChangeEvents', 'StateChangeRule'],
-    ['sweep', 'SweepRule'],
-  ])('turns %s off by its rule alone', (property, off) => {
-    const states = (props: ImdsEnforcerProps) => {
+    ['apiCallEvents', ['LaunchRule', 'ChangeRule']],
+    ['stateChangeEvents', ['StateChangeRule']],
+    ['sweep', ['SweepRule']],
+  ])('turns %s off by %j alone', (property, off) => {
+    const rules = ['LaunchRule', 'ChangeRule', 'StateChangeRule', 'SweepRule'];
+    const states = (disabled: string[]) => Object.fromEntries(rules.map((it) => [it, disabled.includes(it) ? 'DISABLED' : 'ENABLED']));
+    const found = (props: Props) => {
       const template = synthesize(() => props);
-      return Object.fromEntries(['ApiCallRule', 'StateChangeRule', 'SweepRule'].map((it) => [it, one(template, 'AWS::Events::Rule', it).Properties.State]));
+      return Object.fromEntries(rules.map((it) => [it, one(template, 'AWS::Events::Rule', it).Properties.State]));
     };
-    const enabled = { ApiCallRule: 'ENABLED', StateChangeRule: 'ENABLED', SweepRule: 'ENABLED' };
-    expect(states({})).toEqual(enabled);
-    expect(states({ [property]: false })).toEqual({ ...enabled, [off]: 'DISABLED' });
+    expect(found({})).toEqual(states([]));
+    expect(found({ [property]: false })).toEqual(states(off));
   });
 
   test('receives from the queue whatever is off, as a redrive needs it', () => {
-    for (const stateChangeEvents of [true, false]) {
-      const source = one(synthesize(() => ({ stateChangeEvents })), 'AWS::Lambda::EventSourceMapping', 'StateChangeSource');
+    for (const on of [true, false]) {
+      const template = synthesize(() => ({ stateChangeEvents: on, apiCallEvents: on }));
+      const source = one(template, 'AWS::Lambda::EventSourceMapping', 'LaunchSource');
       expect(source.Properties).toMatchObject({ Enabled: true, FunctionResponseTypes: ['ReportBatchItemFailures'] });
     }
   });
 
-  test.each<[ImdsEnforcerProps, object]>([
+  test.each<[Props, object]>([
     [{}, { Architectures: ['x86_64'], Tracing: 'PassThrough' }],
     [{ architecture: 'arm64', xRay: true }, { Architectures: ['arm64'], Tracing: 'Active' }],
   ])('has a function of the properties %j', (props, expected) => {
@@ -99,9 +101,9 @@ describe('the stack, as it is synthesized,', () => {
 });
 
 describe('what a team grants', () => {
-  const granted = (props: (stack: Stack) => ImdsEnforcerProps, grant: (enforcer: ImdsEnforcer, stack: Stack) => void) => {
+  const granted = (props: (stack: Stack) => Props, grant: (enforcer: ImdsEnforcer, stack: Stack) => void) => {
     const stack = new Stack(new App(), 'Stack');
-    const enforcer = new ImdsEnforcer(stack, 'ImdsEnforcer', { code: anyCode(), ...props(stack) });
+    const enforcer = new ImdsEnforcer(stack, 'ImdsEnforcer', { ...required(), ...props(stack) });
     grant(enforcer, stack);
     return Template.fromStack(stack);
   };
@@ -127,7 +129,7 @@ describe('what a team grants', () => {
     const template = granted((stack) => ({ key: new kms.Key(stack, 'Key'), resultBus: 'security' }), (enforcer, stack) => {
       reader = new iam.Role(stack, 'Reader', { assumedBy: new iam.AccountRootPrincipal() });
       enforcer.deadLetterQueue.grantConsumeMessages(reader);
-      enforcer.stateChangeQueue.grantSendMessages(reader);
+      enforcer.launchQueue.grantSendMessages(reader);
       enforcer.resultTopic!.grantPublish(reader);
     });
     const [policy] = Object.values(template.findResources('AWS::IAM::Policy'));
@@ -213,7 +215,7 @@ describe("a team's own", () => {
     const resultBusArn = 'arn:aws:events:us-east-1:444455556666:event-bus/all';
     expect(() => synthesize((stack) => ({ resultBus: 'security', resultEventBus: new events.EventBus(stack, 'Bus') }))).toThrow(message);
     expect(() => synthesize(() => ({ resultBus: 'security', resultBusArn }))).toThrow(message);
-    const context = { resultBus: 'security', resultBusArn };
+    const context = { enforceSince: 'all', resultBus: 'security', resultBusArn };
     expect(() => synthesize((stack) => {
       for (const [name, value] of Object.entries(context)) stack.node.setContext(name, value);
       return propsFromContext(stack);
@@ -223,8 +225,8 @@ describe("a team's own", () => {
 
 test('two of them in one stack do not collide', () => {
   const stack = new Stack(new App(), 'Stack');
-  new ImdsEnforcer(stack, 'One', { code: anyCode() });
-  new ImdsEnforcer(stack, 'Two', { code: anyCode(), mode: 'observe' });
+  new ImdsEnforcer(stack, 'One', required());
+  new ImdsEnforcer(stack, 'Two', { ...required(), mode: 'observe' });
   const template = Template.fromStack(stack);
   template.resourceCountIs('AWS::Serverless::Function', 2);
   const modes = Object.values(template.findResources('AWS::Serverless::Function')).map((it) => it.Properties.Environment.Variables.IMDS_MODE);
@@ -261,10 +263,10 @@ describe('the role, stolen,', () => {
     action: string,
     resource: string,
     context: Record<string, string | string[]> = {},
-    props: ImdsEnforcerProps = {},
+    props: Props = {},
   ) {
     const stack = new Stack(new App(), 'Stack', { env: { account: ACCOUNT, region: 'us-east-1' } });
-    new ImdsEnforcer(stack, 'ImdsEnforcer', { code: anyCode(), ...props });
+    new ImdsEnforcer(stack, 'ImdsEnforcer', { ...required(), ...props });
     const [role] = Object.values(Template.fromStack(stack).findResources('AWS::IAM::Role'));
     const policies = resolved(role.Properties.Policies) as { PolicyName: string; PolicyDocument: unknown }[];
     const simulation: Simulation = {
@@ -306,7 +308,7 @@ describe('the role, stolen,', () => {
 
   test('can send results of its own to its bus, where there is one, and nothing else', async () => {
     const withBus = { resultBus: 'security' };
-    const put = (resource: string, source: string, props: ImdsEnforcerProps) =>
+    const put = (resource: string, source: string, props: Props) =>
       may('events:PutEvents', resource, { 'events:source': [source] }, props);
     const [logicalId] = Object.keys(synthesize(() => withBus).findResources('AWS::Events::EventBus'));
     const own = bus(logicalId!);
@@ -316,9 +318,20 @@ describe('the role, stolen,', () => {
     expect(await put(own, 'imds-enforcer', {})).toBe(false);
   });
 
-  test('can read metrics for a sweep that spares, alone', async () => {
-    expect(await may('cloudwatch:GetMetricData', '*', {}, { sweepGraceDays: 14 })).toBe(true);
+  test('can read metrics for a grace and for a watch, alone', async () => {
+    expect(await may('cloudwatch:GetMetricData', '*', {}, { graceDays: 14 })).toBe(true);
+    expect(await may('cloudwatch:GetMetricData', '*', {}, { watchRefusals: '1' })).toBe(true);
     expect(await may('cloudwatch:GetMetricData', '*')).toBe(false);
+  });
+
+  test('can send to the queue of launches, where its failed events go on, and to no other', async () => {
+    const ids = Object.keys(synthesize().findResources('AWS::SQS::Queue'));
+    const send = (name: string) => {
+      const [logicalId] = ids.filter((it) => it.startsWith(`ImdsEnforcerTemplate${name}`));
+      return may('sqs:SendMessage', `arn:aws:sqs:us-east-1:${ACCOUNT}:${logicalId}`);
+    };
+    expect(await send('LaunchQueue')).toBe(true);
+    expect(await send('DeadLetterQueue')).toBe(false);
   });
 
   test('can do nothing else to an instance', async () => {

@@ -20,16 +20,18 @@ import { Construct } from 'constructs';
 import { packaged } from './code.js';
 import { include, propertyOf, readTemplate, SamTemplate, Values, valueOf } from './template.js';
 
-/** The parameters of the template, which describes each; all have a default. */
+/** The parameters of the template, which describes each; all but `enforceSince` have a default. */
 export interface ImdsEnforcerParameters {
   /** @default enforce */
   readonly mode?: 'enforce' | 'observe';
-  /** @default none, there are no exemptions */
+  /** A day, `YYYY-MM-DD` in UTC, before which nothing that runs is changed; or `all`. */
+  readonly enforceSince: string;
+  /** @default 0, none is spared for its use */
+  readonly graceDays?: number;
+  /** @default imds-exemption */
   readonly exemptionTag?: string;
   /** @default 90 */
   readonly exemptionMaxDays?: number;
-  /** @default 0, the sweep enforces all */
-  readonly sweepGraceDays?: number;
   /** @default none, no bus is created */
   readonly resultBus?: string;
   /** @default none, no results are published to an existing bus */
@@ -48,6 +50,12 @@ export interface ImdsEnforcerParameters {
   readonly sweep?: boolean;
   /** @default rate(1 hour) */
   readonly sweepSchedule?: string;
+  /** @default 0, a sweep has no limit */
+  readonly sweepLimit?: number;
+  /** @default off */
+  readonly watchRefusals?:
+    | 'off' | '1' | '2' | '3' | '4' | '5' | '6' | '7' | '8' | '9' | '10' | '11' | '12'
+    | '13' | '14' | '15' | '16' | '17' | '18' | '19' | '20' | '21' | '22' | '23' | '24';
   /** @default 3 */
   readonly sweepAlarmHours?: number;
   /** @default none */
@@ -105,20 +113,20 @@ export class ImdsEnforcer extends Construct {
   readonly function: lambda.IFunction;
   /** Its role, to be named in an organization's policies; what it is granted becomes a policy of its own. */
   readonly role: iam.IRole;
-  /** The queue of state changes, to which dead letters can be moved. */
-  readonly stateChangeQueue: sqs.IQueue;
+  /** The queue of launches and state changes, to which dead letters can be moved. */
+  readonly launchQueue: sqs.IQueue;
   /** The queue of events that could not be handled. */
   readonly deadLetterQueue: sqs.IQueue;
   /** The topic that alarms are sent to. */
   readonly alarmTopic: sns.ITopic;
-  /** The topic that gets a message for each violator, if `resultBus` is given. */
+  /** The topic that gets a message for each result that needs somebody, if `resultBus` is given. */
   readonly resultTopic?: sns.ITopic;
   /** The log. */
   readonly logGroup: logs.ILogGroup;
   /** The security group of the function in a VPC. */
   readonly securityGroup?: ec2.ISecurityGroup;
 
-  constructor(scope: Construct, id: string, props: ImdsEnforcerProps = {}) {
+  constructor(scope: Construct, id: string, props: ImdsEnforcerProps) {
     super(scope, id);
     const template = readTemplate(this);
     const values = valuesOf(template, props);
@@ -135,7 +143,7 @@ export class ImdsEnforcer extends Construct {
     const keyArn = `${values.KmsKeyArn}` || undefined;
     const queue = (name: string) => sqs.Queue.fromQueueAttributes(this, name, { queueArn: value(`${name}Arn`), keyArn });
     const topic = (name: string) => sns.Topic.fromTopicAttributes(this, name, { topicArn: value(`${name}Arn`), keyArn: values[`${name}Arn`] ? undefined : keyArn });
-    this.stateChangeQueue = queue('StateChangeQueue');
+    this.launchQueue = queue('LaunchQueue');
     this.deadLetterQueue = queue('DeadLetterQueue');
     this.alarmTopic = props.alarmTopic ?? topic('AlarmTopic');
     this.logGroup = logs.LogGroup.fromLogGroupName(this, 'LogGroup', value('LogGroupName'));
@@ -191,7 +199,7 @@ const NETWORK = {
 /**
  * The values of the template's parameters: a resource of the app stands for its ARN.
  *
- * @throws if a value is not allowed, or two exclude each other
+ * @throws if a value is missing or not allowed, or two exclude each other
  */
 export function valuesOf(template: SamTemplate, props: ImdsEnforcerProps): Values {
   const arns: Record<string, string | undefined> = {

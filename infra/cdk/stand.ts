@@ -22,8 +22,16 @@ export function elf(architecture: 'x86_64' | 'arm64'): Uint8Array {
   return header;
 }
 
-export function synthesize(props: (stack: Stack) => ImdsEnforcerProps = () => ({})): Template {
+/** Properties without what every deployment must say. */
+export type Props = Partial<ImdsEnforcerProps>;
+
+/** What every deployment must say, and code that need not be built. */
+export function required(): ImdsEnforcerProps {
+  return { enforceSince: 'all', code: anyCode() };
+}
+
+export function synthesize(props: (stack: Stack) => Props = () => ({})): Template {
   const stack = new Stack(new App(), 'Stack');
-  new ImdsEnforcer(stack, 'ImdsEnforcer', { code: anyCode(), ...props(stack) });
+  new ImdsEnforcer(stack, 'ImdsEnforcer', { ...required(), ...props(stack) });
   return Template.fromStack(stack);
 }

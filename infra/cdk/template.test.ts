@@ -2,12 +2,13 @@ import { readFileSync } from 'node:fs';
 import { App, CfnParameter, Stack } from 'aws-cdk-lib';
 import ts from 'typescript';
 import { describe, expect, test } from 'vitest';
-import { ImdsEnforcerProps, valuesOf } from './imds-enforcer.js';
-import { synthesize } from './stand.js';
-import { isSwitch, Parameter, propertyOf, readTemplate, settled, valueOf, Values } from './template.js';
+import { valuesOf as valuesOfAll } from './imds-enforcer.js';
+import { Props, synthesize } from './stand.js';
+import { isSwitch, Parameter, propertyOf, readTemplate, SamTemplate, settled, valueOf, Values } from './template.js';
 
 const template = readTemplate(new Stack());
 const parameters = Object.entries(template.Parameters);
+const valuesOf = (template: SamTemplate, props: Props) => valuesOfAll(template, { enforceSince: 'all', ...props });
 
 /** The properties as the interface declares them: their types, and their documented defaults. */
 function properties() {
@@ -17,7 +18,7 @@ function properties() {
   const [declared] = interfaces.filter((it) => it.name.text === 'ImdsEnforcerParameters');
   return declared!.members.filter(ts.isPropertySignature).map((it) => {
     const [tag] = ts.getJSDocTags(it).filter((tag) => tag.tagName.text === 'default');
-    const documented = ts.getTextOfJSDocComment(tag!.comment)!.split(', ')[0];
+    const documented = tag && ts.getTextOfJSDocComment(tag.comment)!.split(', ')[0];
     return { name: it.name.getText(), optional: !!it.questionToken, type: typeOf(it.type!), documented };
   });
 }
@@ -31,11 +32,12 @@ function typeOf(type: ts.TypeNode): string | (string | number)[] {
 function expected(name: string, parameter: Parameter) {
   const { Type, AllowedValues, Default } = parameter;
   const type = isSwitch(parameter) ? 'boolean' : AllowedValues ? [...AllowedValues].sort() : Type.toLowerCase();
+  if (Default === undefined) return { name: propertyOf(name), optional: false, type, documented: undefined };
   const documented = isSwitch(parameter) ? `${Default === 'on'}` : `${Default}` || 'none';
   return { name: propertyOf(name), optional: true, type, documented };
 }
 
-test('the properties are the parameters, with their types and defaults', () => {
+test('the properties are the parameters, with their types and defaults, and required where there is none', () => {
   const byName = (a: { name: string }, b: { name: string }) => a.name.localeCompare(b.name);
   expect(properties().sort(byName)).toEqual(parameters.map(([name, it]) => expected(name, it)).sort(byName));
 });
@@ -44,7 +46,8 @@ describe('a parameter allows', () => {
   const beyond = ({ Type, MinValue, MaxValue }: Parameter) =>
     Type === 'String' ? [0, null, 'aws:'.repeat(99)] : ['1', 0.5, NaN, (MinValue ?? 1) - 1, (MaxValue ?? 3653) + 1];
   test.each(parameters)('%s: its default and its allowed values, and nothing beyond', (_, parameter) => {
-    const { AllowedValues = [], Default, MinValue = Default, MaxValue = Default } = parameter;
+    // A parameter without a default is tried with a value of its own.
+    const { AllowedValues = [], Default = 'all', MinValue = Default, MaxValue = Default } = parameter;
     for (const value of [Default, MinValue, MaxValue, ...AllowedValues]) expect(valueOf('it', parameter, value)).toBe(value);
     for (const value of beyond(parameter)) expect(() => valueOf('it', parameter, value)).toThrow(/^it is .*; it must be /);
   });
@@ -57,8 +60,13 @@ describe('a parameter allows', () => {
 describe('a property is refused', () => {
   const stack = new Stack(new App(), 'Stack');
   test.each([
-    [{ sweepGraceDays: 91 }, 'sweepGraceDays is 91; it must be a whole number from 0 to 90'],
-    [{ sweepGraceDays: 1.5 }, 'sweepGraceDays is 1.5; it must be a whole number from 0 to 90'],
+    [{ enforceSince: undefined }, 'enforceSince is missing; it must be all, or a day such as 2026-11-02'],
+    [{ enforceSince: 'today' }, 'enforceSince is "today"; it must be all, or a day such as 2026-11-02'],
+    [{ enforceSince: '2026-13-01' }, 'enforceSince is "2026-13-01"; it must be all, or a day such as 2026-11-02'],
+    [{ graceDays: 91 }, 'graceDays is 91; it must be a whole number from 0 to 90'],
+    [{ graceDays: 1.5 }, 'graceDays is 1.5; it must be a whole number from 0 to 90'],
+    [{ sweepLimit: 100_001 }, 'sweepLimit is 100001; it must be a whole number from 0 to 100000'],
+    [{ watchRefusals: '25' as '24' }, 'watchRefusals is "25"; it must be one of off, 1, 2, '],
     [{ mode: 'Observe' as 'observe' }, 'mode is "Observe"; it must be one of enforce, observe'],
     [{ exemptionTag: 'aws:name' }, 'exemptionTag is "aws:name"; it must be the key of a tag'],
     [{ resultBus: 'default' }, 'resultBus is "default"; it must be a name of letters'],
@@ -72,11 +80,15 @@ describe('a property is refused', () => {
 
 describe('conditions decide which resources there are', () => {
   const always = Object.keys(template.Resources).filter((it) => !template.Resources[it]!.Condition);
-  const results = ['ResultEventBus', 'ResultRule', 'ResultTopic', 'ResultTopicPolicy'];
+  const results = ['ResultEventBus', 'ResultRule', 'ResultTopic', 'ResultTopicPolicy', 'UnpublishedAlarm'];
   const byDefault = ['AlarmTopic', 'AlarmTopicPolicy', 'Board', 'NoSweepAlarm'];
-  test.each<[ImdsEnforcerProps, string[]]>([
+  test.each<[Props, string[]]>([
     [{}, byDefault],
-    [{ resultEmail: 'security@example.com', resultBusArn: 'arn:aws:events:us-east-1:444455556666:event-bus/all' }, byDefault],
+    [
+      { resultEmail: 'security@example.com', resultBusArn: 'arn:aws:events:us-east-1:444455556666:event-bus/all' },
+      [...byDefault, 'UnpublishedAlarm'],
+    ],
+    [{ watchRefusals: '1' }, [...byDefault, 'RefusingCallsAlarm']],
     [{ resultBus: 'security' }, [...byDefault, ...results]],
     [{ resultBus: 'security', resultEmail: 'security@example.com' }, [...byDefault, ...results, 'ResultSubscription']],
     [{ alarmEmail: 'security@example.com' }, [...byDefault, 'AlarmSubscription']],
@@ -87,13 +99,14 @@ describe('conditions decide which resources there are', () => {
   });
 
   test('and what stands in these', () => {
-    const names = (props: ImdsEnforcerProps) => {
+    const names = (props: Props) => {
       const { FunctionRole } = settled(template, valuesOf(template, props)).Resources;
       return (FunctionRole!.Properties.Policies as { PolicyName: string }[]).map((it) => it.PolicyName);
     };
     expect(names({})).toEqual(['Describe', 'RequireTokens', 'Log', 'Queues']);
     expect(names({ mode: 'observe', xRay: true })).toEqual(['Describe', 'Log', 'Queues', 'Trace']);
-    expect(names({ sweepGraceDays: 1, resultBus: 'security' })).toEqual(['Describe', 'RequireTokens', 'Log', 'Queues', 'CountUse', 'PublishResults']);
+    expect(names({ graceDays: 1, resultBus: 'security' })).toEqual(['Describe', 'RequireTokens', 'Log', 'Queues', 'ReadMetrics', 'PublishResults']);
+    expect(names({ watchRefusals: '24' })).toEqual(['Describe', 'RequireTokens', 'Log', 'Queues', 'ReadMetrics']);
   });
 });
 
@@ -118,9 +131,9 @@ describe('the template is included as it is', () => {
     return parsed;
   }
 
-  test.each<ImdsEnforcerProps>([
+  test.each<Props>([
     {},
-    { exemptionTag: 'imds-exemption', sweepGraceDays: 14, resultBus: 'security', resultEmail: 'security@example.com' },
+    { exemptionTag: '', enforceSince: '2026-11-02', graceDays: 14, sweepLimit: 100, watchRefusals: '1', resultBus: 'security', resultEmail: 'security@example.com' },
     { mode: 'observe', dashboard: false, sweep: false, xRay: true, reservedConcurrency: 5, alarmEmail: 'security@example.com' },
     { kmsKeyArn: 'arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab', resultBusArn: 'arn:aws:events:us-east-1:444455556666:event-bus/all' },
   ])('with %j', (props) => {

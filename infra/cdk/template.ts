@@ -17,7 +17,7 @@ const FILE = fileURLToPath(new URL('../template.yaml', import.meta.url));
 export interface Parameter {
   readonly Type: 'String' | 'Number';
   readonly Description: string;
-  readonly Default: string | number;
+  readonly Default?: string | number;
   readonly AllowedValues?: (string | number)[];
   readonly AllowedPattern?: string;
   readonly ConstraintDescription?: string;
@@ -117,10 +117,13 @@ export const isSwitch = (parameter: Parameter) => parameter.AllowedValues?.join(
 /**
  * The value of a parameter for a property's value; the default for none.
  *
- * @throws if the template does not allow the value, with the name and what is allowed
+ * @throws if there is no value, or the template does not allow it, with the name and what is allowed
  */
 export function valueOf(name: string, parameter: Parameter, given: unknown): string | number {
-  if (given === undefined) return parameter.Default;
+  if (given === undefined) {
+    if (parameter.Default !== undefined) return parameter.Default;
+    throw new Error(`${name} is missing; it ${requirement(parameter)}`);
+  }
   if (Token.isUnresolved(given)) throw new Error(`${name} must be known at synthesis; the resource itself may be given where it stands for an ARN`);
   const value = isSwitch(parameter) && typeof given === 'boolean' ? (given ? 'on' : 'off') : given;
   if (!isAllowed(parameter, value)) throw new Error(`${name} is ${JSON.stringify(given)}; it ${requirement(parameter)}`);

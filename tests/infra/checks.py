@@ -46,7 +46,7 @@ def iam_actions_called(resources):
     actions = iam_actions_of_the_code("ec2.rs")
     if variables["IMDS_MODE"] == "observe":
         actions -= {"ec2:ModifyInstanceMetadataOptions"}
-    if str(variables["IMDS_SWEEP_GRACE_DAYS"]) != "0":
+    if variables["IMDS_GRACE_DAYS"] != "0" or variables["IMDS_WATCH_REFUSALS"] != "off":
         actions |= iam_actions_of_the_code("cloudwatch.rs")
     if variables["IMDS_RESULT_BUS"]:
         actions |= iam_actions_of_the_code("eventbridge.rs")
@@ -80,6 +80,12 @@ def the_role_may_do_what_the_code_calls_and_nothing_else(resources):
             yield f"{it['Action']} is a wildcard"
 
 
+def the_role_sends_to_the_queue_of_launches_alone(resources):
+    for it in statements(resources["FunctionRole"]):
+        if "sqs:SendMessage" in listed(it["Action"]) and it["Resource"] != "${LaunchQueue.Arn}":
+            yield f"the role may send to {it['Resource']}"
+
+
 def the_role_can_only_tighten(resources):
     instances = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:instance/*"
     required = {"StringEquals": {"ec2:Attribute/HttpTokens": "required"}}
@@ -106,24 +112,58 @@ def the_function_is_what_the_build_makes(resources):
 
 def times_fit_one_another(resources):
     timeout = properties(resources, "Function").get("Timeout", 0)
-    visibility = properties(resources, "StateChangeQueue").get("VisibilityTimeout", 0)
-    if visibility < 6 * timeout:
-        yield f"a message is visible again after {visibility} s, less than 6 times the function's {timeout} s"
+    queue = properties(resources, "LaunchQueue")
+    visibility = queue.get("VisibilityTimeout", 0)
+    window = properties(resources, "LaunchSource").get("MaximumBatchingWindowInSeconds", 0)
+    if not 1 <= window <= 2:
+        yield f"a launch waits {window} s for others"
+    if visibility < 6 * timeout + window:
+        yield f"a message is visible again after {visibility} s, less than 6 times the function's {timeout} s and the window's {window} s"
     if not 20 < timeout <= 900:
         yield f"a call of EC2 may take 20 s, and the function {timeout} s"
+    tried = visibility * queue.get("RedrivePolicy", {}).get("maxReceiveCount", 0)
+    if not 6 * 3600 <= tried <= 7 * 3600:
+        yield f"what fails is tried for {tried / 3600:.1f} hours, not for six"
+    # SQS counts the age of a message up to its third receive alone.
+    threshold = properties(resources, "OldestMessageAlarm").get("Threshold", 0)
+    if not visibility < threshold < 2 * visibility:
+        yield f"the alarm on the oldest message, at {threshold} s, is for a first failure, or never sees a second"
 
 
 def nothing_is_lost(resources):
-    dead_letters = "${DeadLetterQueue.Arn}"
+    dead_letters, launches = "${DeadLetterQueue.Arn}", "${LaunchQueue.Arn}"
     for name, rule in of_type(resources, "AWS::Events::Rule").items():
         for target in rule["Properties"]["Targets"]:
             if target.get("DeadLetterConfig", {}).get("Arn") != dead_letters:
                 yield f"what {name} can't deliver is lost"
-    queue = properties(resources, "StateChangeQueue")
-    if queue.get("RedrivePolicy", {}).get("deadLetterTargetArn") != dead_letters:
+    if properties(resources, "Function").get("DeadLetterConfig", {}).get("TargetArn") != launches:
+        yield "what the function fails to do at once does not go on in the queue"
+    if properties(resources, "LaunchQueue").get("RedrivePolicy", {}).get("deadLetterTargetArn") != dead_letters:
         yield "what the queue can't hand over is lost"
-    if properties(resources, "StateChangeSource").get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
+    if properties(resources, "LaunchSource").get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
         yield "one failed message holds up its neighbours"
+    for name, queue in of_type(resources, "AWS::SQS::Queue").items():
+        if queue["Properties"].get("MaximumMessageSize") != 1048576:
+            yield f"{name} refuses the largest event of an asynchronous invocation"
+
+
+# Where each rule sends to: what comes in bursts shares a queue, and the rest does not wait behind it.
+LANES = {
+    "LaunchRule": ("${LaunchQueue.Arn}", ["RunInstances"]),
+    "StateChangeRule": ("${LaunchQueue.Arn}", None),
+    "ChangeRule": ("${Function.Arn}", ["ModifyInstanceMetadataOptions"]),
+    "SweepRule": ("${Function.Arn}", None),
+}
+
+
+def bursts_share_the_queue_and_changes_do_not_wait(resources):
+    for name, (lane, event_names) in LANES.items():
+        rule = properties(resources, name)
+        targets = [target["Arn"] for target in rule.get("Targets", [])]
+        if targets != [lane]:
+            yield f"{name} sends to {targets}, not to {lane}"
+        if rule.get("EventPattern", {}).get("detail", {}).get("eventName") != event_names:
+            yield f"{name} does not receive {event_names} alone"
 
 
 def every_queue_and_topic_admits_only_these_rules(resources):
@@ -141,6 +181,14 @@ def every_queue_and_topic_admits_only_these_rules(resources):
                 admitted.setdefault(it["Resource"], set()).update(listed(sources or []))
             elif it["Condition"] != {"Bool": {"aws:SecureTransport": "false"}}:
                 yield f"an unexpected refusal: {it}"
+    sending = {}
+    for name, rule in of_type(resources, "AWS::Events::Rule").items():
+        for target in rule["Properties"]["Targets"]:
+            for place in (target["Arn"], target.get("DeadLetterConfig", {}).get("Arn")):
+                sending.setdefault(place, set()).add(f"${{{name}.Arn}}")
+    for place, rules in admitted.items():
+        for rule in sorted(rules - sending.get(place, set())):
+            yield f"{place} admits {rule}, which does not send to it"
     invoking = {it["Properties"]["SourceArn"] for it in of_type(resources, "AWS::Lambda::Permission").values()}
     for name, rule in of_type(resources, "AWS::Events::Rule").items():
         arn = f"${{{name}.Arn}}"
@@ -172,29 +220,75 @@ def guard(resources):
         yield failed.Rule.name
 
 
-def state_changes_are_handled_whenever_some_come(resources):
-    """Also with the rule off, since the redrive of the dead-letter queue sends there."""
-    if properties(resources, "StateChangeSource").get("Enabled") is not True:
-        yield "what a redrive moves into the queue of state changes waits there unseen"
+def what_is_queued_is_handled_whatever_is_off(resources):
+    """Also with the rules off, since failed events and the redrive of the dead-letter queue go there."""
+    if properties(resources, "LaunchSource").get("Enabled") is not True:
+        yield "what a redrive moves into the queue of launches waits there unseen"
+
+
+# The alarms on what can come back with each sweep.
+TOLD_ONCE = ["ErrorAlarm", "OldestMessageAlarm", "RefusingCallsAlarm", "UnpublishedAlarm"]
+
+
+def a_fault_that_lasts_is_told_once(resources):
+    """One period is enough to alarm, and the next sweep comes before it is forgotten."""
+    for name, alarm in of_type(resources, "AWS::CloudWatch::Alarm").items():
+        found = alarm["Properties"]
+        if name in TOLD_ONCE:
+            lasting = int(found["Period"]) * int(found["EvaluationPeriods"])
+            if found.get("DatapointsToAlarm") != 1 or lasting <= 3600:
+                yield f"{name} can go off and on again with each sweep"
+        elif "DatapointsToAlarm" in found:
+            yield f"{name} is not among those that are told once"
+
+
+# The results that somebody has something to do with.
+FOR_PEOPLE = ["IMDS Tokens Required", "IMDS Enforcement Failed", "IMDS Launch Attributed", "IMDS Calls Refused"]
+
+
+def messages_are_for_people(resources):
+    for rule in [it for name, it in resources.items() if name == "ResultRule"]:
+        pattern = rule["Properties"]["EventPattern"]
+        if pattern != {"source": ["imds-enforcer"], "detail-type": FOR_PEOPLE}:
+            yield f"people get messages for {pattern}"
+        [target] = rule["Properties"]["Targets"]
+        for line in target["InputTransformer"]["InputTemplate"].split("\n"):
+            # EventBridge takes no line without the quotes around it.
+            if not re.fullmatch(r'"[^"\\]+"', line):
+                yield f"a message has stray quotes: {line}"
 
 
 CHECKS = [
     the_role_may_do_what_the_code_calls_and_nothing_else,
+    the_role_sends_to_the_queue_of_launches_alone,
     the_role_can_only_tighten,
     results_can_only_be_the_functions_own,
     the_function_is_what_the_build_makes,
     times_fit_one_another,
     nothing_is_lost,
-    state_changes_are_handled_whenever_some_come,
+    bursts_share_the_queue_and_changes_do_not_wait,
+    what_is_queued_is_handled_whatever_is_off,
     every_queue_and_topic_admits_only_these_rules,
     alarms_are_alike,
+    a_fault_that_lasts_is_told_once,
+    messages_are_for_people,
     guard,
 ]
 
 
+def whoever_deploys_says_since_when(template):
+    parameter = template["Parameters"]["EnforceSince"]
+    if "Default" in parameter:
+        yield f"a deployment that does not say since when enforces since {parameter['Default']}"
+    allowed = re.compile(parameter["AllowedPattern"])
+    for value, expected in {"all": True, "2026-11-02": True, "": False, "none": False, "2026-13-01": False, "2026-11-2": False, "2026-11-02T00:00:00Z": False}.items():
+        if bool(allowed.search(value)) != expected:
+            yield f"{value!r} is {'not ' if expected else ''}allowed"
+
+
 def findings(template, **parameters):
     """All that is wrong with a SAM template, in the default configuration or another."""
-    found = lint(template)
+    found = lint(template) + [f"whoever_deploys_says_since_when: {it}" for it in whoever_deploys_says_since_when(template)]
     resources = templates.resources(template, **parameters)
     for check in CHECKS:
         found += [f"{check.__name__}: {finding}" for finding in check(resources)]

@@ -85,9 +85,10 @@ class LocalEc2:
         with self.opener.open(request, timeout=PATIENCE_SECONDS) as response:
             return json.load(response)
 
-    def put(self, instance_id, **tags):
+    def put(self, instance_id, created=None, **tags):
         """A running instance whose tokens are optional."""
-        self.ask("POST", "instances", [{"instance_id": instance_id, "tags": tags}])
+        launch_time = {"launch_time": created.strftime("%Y-%m-%dT%H:%M:%S.000Z")} if created else {}
+        self.ask("POST", "instances", [{"instance_id": instance_id, "tags": tags, **launch_time}])
 
     def tokens(self, instance_id):
         found = {it["instance_id"]: it for it in self.ask("GET", "instances")}
@@ -150,7 +151,7 @@ def elf(architecture):
 def deploy_with_sam(aws):
     run(["make", "package"], ".")
     run(["sam", "build"], "infra")
-    options = ["ExemptionTag=imds-exemption", "SweepGraceDays=14", "ResultBus=results-of-sam"]
+    options = ["EnforceSince=all", "GraceDays=14", "SweepLimit=1000", "WatchRefusals=1", "ResultBus=results-of-sam"]
     deploy = ["sam", "deploy", "--no-confirm-changeset", "--no-progressbar", "--parameter-overrides", *options]
     run(deploy, "infra", AWS_ENDPOINT_URL=aws.endpoint)
     return "imds-enforcer"
@@ -160,7 +161,8 @@ def deploy_with_cdk(aws):
     variables = {"AWS_ENDPOINT_URL": aws.endpoint, "CDK_DEFAULT_REGION": "us-east-1"}
     account = aws("sts").get_caller_identity()["Account"]
     run(["npx", "--no-install", "cdk", "bootstrap", f"aws://{account}/us-east-1"], "infra/cdk", **variables)
-    options = ["-c", "exemptionTag=imds-exemption", "-c", "sweepGraceDays=14", "-c", "resultBus=results-of-cdk"]
+    given = ["enforceSince=all", "graceDays=14", "sweepLimit=1000", "watchRefusals=1", "resultBus=results-of-cdk"]
+    options = [option for it in given for option in ("-c", it)]
     run(["npx", "--no-install", "cdk", "deploy", "--require-approval", "never", *options], "infra/cdk", **variables)
     return "imds-enforcer-cdk"
 
@@ -181,6 +183,6 @@ def stack(request, aws, local_ec2):
         FunctionName=outputs["FunctionName"],
         Environment={"Variables": variables},
         # The emulator's CloudFormation leaves out what the template has here (checks.py looks at that).
-        DeadLetterConfig={"TargetArn": outputs["DeadLetterQueueArn"]},
+        DeadLetterConfig={"TargetArn": outputs["LaunchQueueArn"]},
     )
     return outputs

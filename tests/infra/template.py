@@ -21,6 +21,8 @@ class Resolver:
         defaults = {name: it.get("Default") for name, it in template.get("Parameters", {}).items()}
         unknown = parameters.keys() - defaults.keys()
         assert not unknown, f"no such parameters: {unknown}"
+        missing = [name for name, value in {**defaults, **parameters}.items() if value is None]
+        assert not missing, f"without a value: {missing}"
         self.values = {name: str(value) for name, value in {**defaults, **parameters}.items()}
         self.template = template
 
@@ -72,6 +74,9 @@ class Resolver:
 
     def fn_and(self, conditions):
         return all(self.resolve(condition) for condition in conditions)
+
+    def fn_or(self, conditions):
+        return any(self.resolve(condition) for condition in conditions)
 
     def fn_not(self, argument):
         return not self.resolve(argument[0])

@@ -43,13 +43,17 @@ def test_the_cdk_builds_nothing_for_a_command_that_needs_no_code(without_cargo, 
 
 def test_the_cdk_builds_the_package_for_a_command_that_needs_the_code(without_cargo):
     with pytest.raises(AssertionError, match="make package"):
-        run([*CDK, "synth", "--quiet"], "infra/cdk", **without_cargo)
+        run([*CDK, "synth", "--quiet", "-c", "enforceSince=all"], "infra/cdk", **without_cargo)
 
 
 @pytest.mark.parametrize(
     ("context", "message"),
-    [("Mode=observe", "context Mode is unknown; did you mean mode?"), ("sweepGraceDays=abc", 'context sweepGraceDays is "abc"; it must be a whole number from 0 to 90')],
-    ids=["unknown", "malformed"],
+    [
+        ("Mode=observe", "context Mode is unknown; did you mean mode?"),
+        ("graceDays=abc", 'context graceDays is "abc"; it must be a whole number from 0 to 90'),
+        ("mode=enforce", "context enforceSince is missing; it must be all, or a day such as 2026-11-02"),
+    ],
+    ids=["unknown", "malformed", "missing"],
 )
 def test_the_cdk_refuses_a_wrong_context(without_cargo, context, message):
     with pytest.raises(AssertionError) as refusal:

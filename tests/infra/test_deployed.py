@@ -22,7 +22,7 @@ EVENTS = {
 INSTANCE_IDS = (f"i-0{number:016x}" for number in itertools.count(0xF0000))
 
 RECEIVED = {
-    "ApiCallRuleName": {
+    "LaunchRuleName": {
         "RunInstances/already-required",
         "RunInstances/asks-for-optional",
         "RunInstances/auto-scaling",
@@ -40,12 +40,14 @@ RECEIVED = {
         "RunInstances/single-item-and-missing-fields",
         "RunInstances/three",
         "RunInstances/unknown-to-ec2",
+        "Other/another-region",  # a rule receives events of its own Region alone: EventBridge never offers it this one
+    },
+    "ChangeRuleName": {
         "ModifyInstanceMetadataOptions/downgrade-to-optional",
         "ModifyInstanceMetadataOptions/endpoint-disabled",
         "ModifyInstanceMetadataOptions/endpoint-enabled-without-tokens",
         "ModifyInstanceMetadataOptions/flat-parameters",
         "ModifyInstanceMetadataOptions/unknown-to-ec2",
-        "Other/another-region",  # a rule receives events of its own Region alone: EventBridge never offers it this one
     },
     "StateChangeRuleName": {"StateChange/of-a-launch", "StateChange/pending", "StateChange/running"},
 }
@@ -97,41 +99,49 @@ def test_a_rule_receives_what_it_must_and_nothing_else(aws, stack, rule):
     assert {name for name, event in EVENTS.items() if matches(aws, event_pattern, event)} == RECEIVED[rule]
 
 
-def only_launches(detail):
-    del detail["$or"]
-    detail["eventName"] = ["RunInstances"]
-
-
 def only_named_downgrades(detail):
-    detail["$or"][1]["requestParameters"] = {"ModifyInstanceMetadataOptionsRequest": {"HttpTokens": ["optional"]}}
+    detail["requestParameters"] = {"ModifyInstanceMetadataOptionsRequest": {"HttpTokens": ["optional"]}}
+
+
+def only_with_request_parameters(detail):
+    detail["requestParameters"]["ModifyInstanceMetadataOptionsRequest"]["InstanceId"] = [{"exists": True}]
 
 
 def only_launches_with_ids(detail):
     detail["responseElements"] = {"instancesSet": {"items": {"instanceId": [{"exists": True}]}}}
 
 
-@pytest.mark.parametrize("seed", [only_launches, only_named_downgrades, only_launches_with_ids])
-def test_a_pattern_that_misses_an_event_is_found(aws, stack, seed):
-    faulty = json.loads(pattern(aws, stack, "ApiCallRuleName"))
+@pytest.mark.parametrize(
+    ("rule", "seed"),
+    [
+        ("ChangeRuleName", only_named_downgrades),
+        ("ChangeRuleName", only_with_request_parameters),
+        ("LaunchRuleName", only_launches_with_ids),
+    ],
+)
+def test_a_pattern_that_misses_an_event_is_found(aws, stack, rule, seed):
+    faulty = json.loads(pattern(aws, stack, rule))
     seed(faulty["detail"])
     received = {name for name, event in EVENTS.items() if matches(aws, json.dumps(faulty), event)}
-    assert received < RECEIVED["ApiCallRuleName"]
+    assert received < RECEIVED[rule]
 
 
 def test_near_misses_are_not_received(aws, stack):
     downgrade = "ModifyInstanceMetadataOptions/downgrade-to-optional"
     nested = ("detail", "requestParameters", "ModifyInstanceMetadataOptionsRequest")
-    api_calls, state_changes = (pattern(aws, stack, rule) for rule in RECEIVED)
+    launches, changes, state_changes = (pattern(aws, stack, rule) for rule in RECEIVED)
     for event in [
         changed("RunInstances/one", "source", to="aws.autoscaling"),
         changed("RunInstances/one", "detail-type", to="AWS Service Event via CloudTrail"),
         changed("RunInstances/one", "detail", "eventName", to="RunInstance"),
         changed("RunInstances/one", "detail", "eventSource", to="autoscaling.amazonaws.com"),
         changed("RunInstances/one", "detail", "errorCode", to="Client.Unsupported"),
+        changed(downgrade, "detail", "errorCode", to="Client.InvalidParameterValue"),
+        changed(downgrade, "detail", "eventName", to="ModifyInstanceMetadataDefaults"),
         changed(downgrade, *nested, "HttpTokens", to="required"),
         changed("ModifyInstanceMetadataOptions/flat-parameters", "detail", "requestParameters", "httpTokens", to="required"),
     ]:
-        assert not matches(aws, api_calls, event), event["detail"]
+        assert not matches(aws, launches, event) and not matches(aws, changes, event), event["detail"]
     for state in ["stopping", "stopped", "shutting-down", "terminated"]:
         assert not matches(aws, state_changes, changed("StateChange/running", "detail", "state", to=state))
 
@@ -144,18 +154,24 @@ def test_near_hits_are_received(aws, stack):
     items = mixed["detail"]["responseElements"]["instancesSet"]["items"]
     items[0]["metadataOptions"]["httpTokens"] = items[1]["metadataOptions"]["httpTokens"] = "required"
     del items[2]["metadataOptions"]
-    api_calls = pattern(aws, stack, "ApiCallRuleName")
+    launches, changes = pattern(aws, stack, "LaunchRuleName"), pattern(aws, stack, "ChangeRuleName")
     for event in [
         changed("RunInstances/one", "detail", "errorCode", to=""),
         changed("RunInstances/one", "detail", "responseElements"),
         changed("RunInstances/one", "detail", "userAgent"),
+        mixed,
+    ]:
+        assert matches(aws, launches, event), event["detail"]
+        assert not matches(aws, changes, event), event["detail"]
+    for event in [
         changed(downgrade, *nested, "HttpTokens", to="Required"),
         changed(downgrade, *nested, "HttpTokens"),
         changed(downgrade, *nested, to={"omitted": True}),
         changed(downgrade, "detail", "requestParameters"),
-        mixed,
+        changed(downgrade, "detail", "errorCode", to=""),
     ]:
-        assert matches(aws, api_calls, event), event["detail"]
+        assert matches(aws, changes, event), event["detail"]
+        assert not matches(aws, launches, event), event["detail"]
 
 
 def test_it_enforces_and_a_second_event_writes_nothing(aws, stack, local_ec2, instance_id):
@@ -169,55 +185,87 @@ def test_it_enforces_and_a_second_event_writes_nothing(aws, stack, local_ec2, in
     assert local_ec2.writes() == writes
 
 
-def test_a_failure_is_tried_again_kept_and_can_be_sent_again(aws, stack, local_ec2, instance_id):
-    """A dead letter that is put on the queue of state changes is looked after.
+def test_a_failure_goes_on_in_the_queue_and_a_dead_letter_can_be_sent_again(aws, stack, local_ec2, instance_id):
+    """What three attempts could not do is in the queue of launches, which takes a dead letter too.
 
-    The emulator has no StartMessageMoveTask, which does that on AWS, and it keeps a failed event
-    in the form of an on-failure destination, as `requestPayload`, where AWS keeps it as it came.
+    The emulator keeps a failed event in the form of an on-failure destination, as `requestPayload`,
+    where AWS keeps it as it came; so what is in its queue is no event that the function can read, and
+    the test sends the event itself. Nor has the emulator StartMessageMoveTask, which does that on AWS.
     """
     sqs, event = aws("sqs"), launch(instance_id)
     answer, payload = invoke(aws, stack, event)
     assert answer["FunctionError"] and json.loads(payload)["errorType"] == "EnforcementIncomplete"
+    [source] = aws("lambda").list_event_source_mappings(FunctionName=stack["FunctionName"])["EventSourceMappings"]
+    aws("lambda").update_event_source_mapping(UUID=source["UUID"], Enabled=False)
     invoke(aws, stack, event, "Event")
 
-    def dead_letter():
-        received = sqs.receive_message(QueueUrl=stack["DeadLetterQueueUrl"], MaxNumberOfMessages=10, VisibilityTimeout=1)
+    def failed():
+        received = sqs.receive_message(QueueUrl=stack["LaunchQueueUrl"], MaxNumberOfMessages=10, VisibilityTimeout=1)
         return next((it for it in received.get("Messages", []) if instance_id in it["Body"]), None)
 
-    kept = json.loads(eventually(dead_letter, "the event is in the dead-letter queue")["Body"])["requestPayload"]
-    assert kept == event
+    message = eventually(failed, "the event is in the queue of launches")
+    assert json.loads(message["Body"])["requestPayload"] == event
+    sqs.delete_message(QueueUrl=stack["LaunchQueueUrl"], ReceiptHandle=message["ReceiptHandle"])
+    aws("lambda").update_event_source_mapping(UUID=source["UUID"], Enabled=True)
 
     local_ec2.put(instance_id)
-    sqs.send_message(QueueUrl=stack["StateChangeQueueUrl"], MessageBody=json.dumps(kept))
+    sqs.send_message(QueueUrl=stack["LaunchQueueUrl"], MessageBody=json.dumps(event))
     eventually(lambda: local_ec2.tokens(instance_id) == "required", "the event that was sent again is looked after")
 
 
-def test_what_a_rule_receives_goes_through_the_queue_to_the_function(aws, stack, local_ec2, instance_id):
+def detail_of_state(instance_id, state):
+    return {"instance-id": instance_id, "state": state}
+
+
+def detail_of_launch(instance_id, error_code):
+    return launch(instance_id)["detail"] | {"errorCode": error_code}
+
+
+def detail_of_change(instance_id, http_tokens):
+    event = copy.deepcopy(EVENTS["ModifyInstanceMetadataOptions/downgrade-to-optional"])
+    event["detail"]["requestParameters"]["ModifyInstanceMetadataOptionsRequest"] |= {"InstanceId": instance_id, "HttpTokens": http_tokens}
+    return event["detail"]
+
+
+CLOUDTRAIL = "AWS API Call via CloudTrail"
+
+
+@pytest.mark.parametrize(
+    ("rule", "lane", "detail_type", "detail", "ignored", "received"),
+    [
+        ("StateChangeRuleName", "LaunchQueueArn", "EC2 Instance State-change Notification", detail_of_state, "terminated", "running"),
+        ("LaunchRuleName", "LaunchQueueArn", CLOUDTRAIL, detail_of_launch, "Client.Unsupported", ""),
+        ("ChangeRuleName", "FunctionArn", CLOUDTRAIL, detail_of_change, "required", "optional"),
+    ],
+    ids=["state change", "launch", "change"],
+)
+def test_what_a_rule_receives_goes_its_way_to_the_function(aws, stack, local_ec2, instance_id, rule, lane, detail_type, detail, ignored, received):
     events = aws("events")
-    twin = json.loads(pattern(aws, stack, "StateChangeRuleName")) | {"source": ["test.ec2"]}
-    name = f"twin-of-{stack['StateChangeRuleName']}"
+    twin = json.loads(pattern(aws, stack, rule)) | {"source": ["test.ec2"]}
+    name = f"twin-of-{stack[rule]}"
     events.put_rule(Name=name, EventPattern=json.dumps(twin))
-    [target] = events.list_targets_by_rule(Rule=stack["StateChangeRuleName"])["Targets"]
-    assert target["Arn"] == stack["StateChangeQueueArn"] and target["DeadLetterConfig"]["Arn"] == stack["DeadLetterQueueArn"]
+    [target] = events.list_targets_by_rule(Rule=stack[rule])["Targets"]
+    assert target["Arn"] == stack[lane] and target["DeadLetterConfig"]["Arn"] == stack["DeadLetterQueueArn"]
     events.put_targets(Rule=name, Targets=[{"Id": "twin", "Arn": target["Arn"]}])
 
     local_ec2.put(instance_id)
-    entry = {"Source": "test.ec2", "DetailType": "EC2 Instance State-change Notification"}
-    for state in ["terminated", "running"]:
-        detail = json.dumps({"instance-id": instance_id, "state": state})
-        assert events.put_events(Entries=[entry | {"Detail": detail}])["FailedEntryCount"] == 0
-    eventually(lambda: local_ec2.tokens(instance_id) == "required", "the state change is looked after")
+    entry = {"Source": "test.ec2", "DetailType": detail_type}
+    for word in [ignored, received]:
+        sent = events.put_events(Entries=[entry | {"Detail": json.dumps(detail(instance_id, word))}])
+        assert sent["FailedEntryCount"] == 0
+    eventually(lambda: local_ec2.tokens(instance_id) == "required", "the event is looked after")
     events.remove_targets(Rule=name, Ids=["twin"])
 
 
 def test_the_queue_hands_over_batches_and_takes_failures_back(aws, stack):
     [source] = aws("lambda").list_event_source_mappings(FunctionName=stack["FunctionName"])["EventSourceMappings"]
-    assert source["EventSourceArn"] == stack["StateChangeQueueArn"]
-    assert (source["BatchSize"], source["MaximumBatchingWindowInSeconds"]) == (200, 5)
+    assert source["EventSourceArn"] == stack["LaunchQueueArn"]
+    assert (source["BatchSize"], source["MaximumBatchingWindowInSeconds"]) == (200, 2)
     assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-    queue = aws("sqs").get_queue_attributes(QueueUrl=stack["StateChangeQueueUrl"], AttributeNames=["All"])["Attributes"]
+    queue = aws("sqs").get_queue_attributes(QueueUrl=stack["LaunchQueueUrl"], AttributeNames=["All"])["Attributes"]
     assert json.loads(queue["RedrivePolicy"])["deadLetterTargetArn"] == stack["DeadLetterQueueArn"]
-    assert int(queue["VisibilityTimeout"]) == 360
+    assert int(queue["VisibilityTimeout"]) == 362
+    assert int(json.loads(queue["RedrivePolicy"])["maxReceiveCount"]) == 60
 
 
 def test_the_sweep_is_scheduled_and_admitted(aws, stack):
@@ -225,7 +273,8 @@ def test_the_sweep_is_scheduled_and_admitted(aws, stack):
     assert (rule["ScheduleExpression"], rule["State"]) == ("rate(1 hour)", "ENABLED")
     policy = json.loads(aws("lambda").get_policy(FunctionName=stack["FunctionName"])["Policy"])
     admitted = str([statement["Condition"] for statement in policy["Statement"]])
-    assert rule["Arn"] in admitted and stack["ApiCallRuleName"] in admitted
+    assert rule["Arn"] in admitted and stack["ChangeRuleName"] in admitted
+    assert stack["LaunchRuleName"] not in admitted and stack["StateChangeRuleName"] not in admitted
 
 
 @pytest.fixture
@@ -283,6 +332,9 @@ def test_a_result_comes_as_a_message_that_people_can_read(aws, stack, local_ec2,
         "Command: aws ec2 modify-launch-template --region us-east-1 --launch-template-id lt-1",
     ]:
         assert part in message
+    # EventBridge puts quotes around each line; there are no others, whatever the values hold.
+    for line in message.split("\n"):
+        assert line[0] == line[-1] == '"' and not set('"\\') & set(line[1:-1]), line
     aws("sns").unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
 
 
@@ -298,18 +350,21 @@ def test_an_exemption_is_used_while_it_lasts(aws, stack, local_ec2, instance_id)
     assert "ended" in report["instances"][0]["no_exemption"]
 
 
-def test_the_sweep_spares_what_cloudwatch_saw_in_use(aws, stack, local_ec2, instance_id):
-    idle = next(INSTANCE_IDS)
-    for violator in (instance_id, idle):
-        local_ec2.put(violator)
-    for days, calls in [(1, 5), (3, 7), (30, 100)]:
-        sample = {"MetricName": "MetadataNoToken", "Dimensions": [{"Name": "InstanceId", "Value": instance_id}]}
-        when = datetime.now(UTC) - timedelta(days=days)
-        aws("cloudwatch").put_metric_data(Namespace="AWS/EC2", MetricData=[sample | {"Timestamp": when, "Value": calls}])
+def test_the_sweep_spares_what_is_old_and_was_in_use_as_cloudwatch_saw(aws, stack, local_ec2, instance_id):
+    now = datetime.now(UTC)
+    idle, young = next(INSTANCE_IDS), next(INSTANCE_IDS)
+    for old in (instance_id, idle):
+        local_ec2.put(old, created=now - timedelta(days=30))
+    local_ec2.put(young, created=now - timedelta(hours=1))
+    for used in (instance_id, young):
+        for days, calls in [(1, 5), (3, 7), (30, 100)]:
+            sample = {"MetricName": "MetadataNoToken", "Dimensions": [{"Name": "InstanceId", "Value": used}]}
+            when = now - timedelta(days=days)
+            aws("cloudwatch").put_metric_data(Namespace="AWS/EC2", MetricData=[sample | {"Timestamp": when, "Value": calls}])
     report = json.loads(invoke(aws, stack, EVENTS["ScheduledEvent/rule"])[1])
     assert "errorType" not in report, report
     outcomes = {it["instance_id"]: it for it in report["instances"]}
-    assert outcomes[idle]["outcome"] == "enforced"
+    assert [outcomes[it]["outcome"] for it in (idle, young)] == ["enforced", "enforced"]
     spared = outcomes[instance_id]
     assert (spared["outcome"], spared["calls_without_token"], spared["in_days"]) == ("in_use", 12, 14)
     assert local_ec2.tokens(instance_id) == "optional"

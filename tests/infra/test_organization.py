@@ -26,13 +26,35 @@ def test_cfn_lint_finds_nothing():
 
 
 def stack_set():
-    return resources(TemplateUrl="https://example.com/template.json")["StackSet"]["Properties"]
+    given = {"TemplateUrl": "https://example.com/template.json", "OrganizationalUnitIds": "r-abcd", "EnforceSince": "2026-11-02"}
+    return resources(**given)["StackSet"]["Properties"]
 
 
 def test_the_stack_set_gives_the_stack_only_parameters_that_it_has():
     given = {it["ParameterKey"]: it["ParameterValue"] for it in stack_set()["Parameters"]}
-    assert given == {"Mode": "observe", "ExemptionTag": "", "SweepGraceDays": "0", "ResultBusArn": "", "AlarmEmail": ""}
+    assert given == {
+        "Mode": "observe",
+        "EnforceSince": "2026-11-02",
+        "GraceDays": "0",
+        "ExemptionTag": "imds-exemption",
+        "SweepLimit": "0",
+        "WatchRefusals": "off",
+        "ResultBusArn": "",
+        "AlarmEmail": "",
+    }
     assert given.keys() <= sam.raw()["Parameters"].keys()
+
+
+def test_a_parameter_allows_the_same_as_that_of_the_stack():
+    own, of_the_stack = yaml_parse(TEMPLATE.read_text())["Parameters"], sam.raw()["Parameters"]
+    # The organization begins by observing, and describes in fewer words.
+    different = {"Description"}
+    for name in own.keys() & of_the_stack.keys():
+        left_out = different | ({"Default"} if name == "Mode" else set())
+        one, other = ({key: value for key, value in it.items() if key not in left_out} for it in (own[name], of_the_stack[name]))
+        assert one == other, name
+    without_default = {name for name, it in own.items() if "Default" not in it}
+    assert without_default == {"EnforceSince", "OrganizationalUnitIds", "TemplateUrl"}
 
 
 def test_new_accounts_are_deployed_to_and_failures_are_bounded():

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import zipfile
+from datetime import UTC, datetime, timedelta
 
 import package
 import pytest
@@ -83,6 +85,7 @@ def test_a_package_is_built_for_its_architecture_and_its_template_allows_no_othe
     template = yaml_parse(built.read_text())
     assert (built.parent / template["Resources"]["Function"]["Properties"]["CodeUri"]).read_bytes() == zipped
     assert template["Parameters"]["Architecture"]["AllowedValues"] == [architecture]
+    assert "Default" not in template["Parameters"]["EnforceSince"]
 
 
 def test_a_binary_for_another_architecture_is_not_packed(tree):
@@ -127,16 +130,23 @@ def test_an_organization_gets_the_architecture_that_was_built(aws, tree):
     assert "published to us-east-1, for arm64; " in output
 
 
-def test_a_guided_deployment_offers_the_architecture_that_was_built_and_keeps_the_answers(aws, tree):
+def test_a_guided_deployment_offers_today_and_the_architecture_that_was_built_and_keeps_the_answers(aws, tree):
     region = {"AWS_ENDPOINT_URL": aws.endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
+    today = datetime.now(UTC).date()
+    days = [f"{today}", f"{today + timedelta(days=1)}"]  # where the test runs past midnight
     answers = "guided\n\nobserve\n" + 60 * "\n"  # the name of the stack, the Region, Mode; then what is offered
     _, output = tree.run("make", "deploy", "ARCHITECTURE=arm64", binary=elf("arm64"), answers=answers, **region)
     assert "Parameter Architecture [arm64]: " in output, output
+    [offered] = re.findall(r"Parameter EnforceSince \[(.*?)\]: ", output)
+    assert offered in days, output
     assert "Deploy this changeset? [y/N]" in output, output
     saved = (tree.root / "infra/samconfig.toml").read_text()
+    assert f'EnforceSince=\\"{offered}\\"' in saved
     assert 'stack_name = "guided"' in saved and 'Mode=\\"observe\\"' in saved and 'Architecture=\\"arm64\\"' in saved
 
+    (tree.root / "infra/samconfig.toml").write_text(saved.replace(offered, "2026-11-02"))
     _, output = tree.run("make", "deploy", binary=elf("x86_64"), answers=60 * "\n", **region)
+    assert "Parameter EnforceSince [2026-11-02]: " in output, output  # the day that was answered first, not a new one
     assert "Stack Name [guided]: " in output and "Parameter Mode [observe]: " in output, output
     assert "Parameter Architecture [arm64]: " in output, output  # as it was saved, though the package is for another
     refused = json.loads((tree.root / "target/template.json").read_text())["Parameters"]["Architecture"]["ConstraintDescription"]

@@ -28,11 +28,26 @@ def test_sam_validates_it():
 TOPIC = "arn:aws:sns:us-east-1:111122223333:security"
 BOUNDARY = "arn:aws:iam::111122223333:policy/boundary"
 
+# What a deployment must say.
+DEFAULT = {"EnforceSince": "all"}
+
 # What is off by default, on.
-EVERYTHING = {"ExemptionTag": "imds-exemption", "SweepGraceDays": 14, "ResultBus": "security", "ResultEmail": "security@example.com"}
+EVERYTHING = {
+    "EnforceSince": "2026-11-02",
+    "GraceDays": 14,
+    "SweepLimit": 100,
+    "WatchRefusals": "1",
+    "ResultBus": "security",
+    "ResultEmail": "security@example.com",
+}
 
 
-@pytest.mark.parametrize("parameters", [{}, EVERYTHING], ids=["default", "everything on"])
+def deployed(**parameters):
+    """The resources of a deployment with these parameters."""
+    return templates.resources(**{**DEFAULT, **parameters})
+
+
+@pytest.mark.parametrize("parameters", [DEFAULT, EVERYTHING], ids=["default", "everything on"])
 def test_nothing_is_wrong_with_it(parameters):
     assert checks.findings(sam.raw(), **parameters) == []
 
@@ -42,6 +57,8 @@ def test_nothing_is_wrong_with_it(parameters):
     [
         {"Mode": "observe"},
         {"Mode": "observe", **EVERYTHING},
+        {"WatchRefusals": "24"},
+        {"GraceDays": 14},
         {"ResultBusArn": "arn:aws:events:us-east-1:444455556666:event-bus/security"},
         {"KmsKeyArn": "arn:aws:kms:us-east-1:111122223333:key/1"},
         {"AlarmTopicArn": TOPIC, "PermissionsBoundaryArn": BOUNDARY},
@@ -51,7 +68,7 @@ def test_nothing_is_wrong_with_it(parameters):
     ids=lambda parameters: ",".join(parameters),
 )
 def test_nothing_is_wrong_with_it_in_another_configuration(parameters):
-    resources = templates.resources(**parameters)
+    resources = deployed(**parameters)
     # A key adds actions of its own, which the function makes no call for.
     left_out = [checks.the_role_may_do_what_the_code_calls_and_nothing_else] if "KmsKeyArn" in parameters else []
     own_topic = [parameters["AlarmTopicArn"]] if "AlarmTopicArn" in parameters else []
@@ -60,9 +77,9 @@ def test_nothing_is_wrong_with_it_in_another_configuration(parameters):
     assert [finding for check in chosen for finding in check(resources, *arguments.get(check, []))] == []
 
 
-@pytest.mark.parametrize("parameters", [{}, EVERYTHING], ids=["default", "everything on"])
+@pytest.mark.parametrize("parameters", [DEFAULT, EVERYTHING], ids=["default", "everything on"])
 def test_in_observe_mode_the_role_cannot_write(parameters):
-    role = templates.resources(Mode="observe", **parameters)["FunctionRole"]
+    role = deployed(Mode="observe", **parameters)["FunctionRole"]
     actions = {action for it in templates.statements(role) for action in templates.listed(it["Action"])}
     assert {action for action in actions if action.startswith("ec2:")} == {"ec2:DescribeInstances"}
     assert actions - checks.OF_LAMBDA <= {"ec2:DescribeInstances", "cloudwatch:GetMetricData", "events:PutEvents"}
@@ -70,7 +87,7 @@ def test_in_observe_mode_the_role_cannot_write(parameters):
 
 def test_a_bus_of_another_account_is_only_sent_to():
     bus = "arn:aws:events:us-east-1:444455556666:event-bus/security"
-    resources = templates.resources(ResultBusArn=bus, ResultEmail="security@example.com")
+    resources = deployed(ResultBusArn=bus, ResultEmail="security@example.com")
     assert not [name for name in resources if name.startswith("Result")]
     assert resources["Function"]["Properties"]["Environment"]["Variables"]["IMDS_RESULT_BUS"] == bus
     [statement] = [it for it in templates.statements(resources["FunctionRole"]) if it["Action"] == "events:PutEvents"]
@@ -78,26 +95,27 @@ def test_a_bus_of_another_account_is_only_sent_to():
 
 
 def test_an_own_topic_takes_the_place_of_one_that_is_created():
-    resources = templates.resources(AlarmTopicArn=TOPIC, AlarmEmail="security@example.com")
+    resources = deployed(AlarmTopicArn=TOPIC, AlarmEmail="security@example.com")
     assert not [name for name in resources if name.startswith("AlarmTopic")]
     assert resources["AlarmSubscription"]["Properties"]["TopicArn"] == TOPIC
     assert resources["ErrorAlarm"]["Properties"]["AlarmActions"] == [TOPIC]
 
 
 def test_a_permissions_boundary_bounds_the_role():
-    role = templates.resources(PermissionsBoundaryArn=BOUNDARY)["FunctionRole"]
+    role = deployed(PermissionsBoundaryArn=BOUNDARY)["FunctionRole"]
     assert role["Properties"]["PermissionsBoundary"] == BOUNDARY
-    assert "PermissionsBoundary" not in templates.resources()["FunctionRole"]["Properties"]
+    assert "PermissionsBoundary" not in deployed()["FunctionRole"]["Properties"]
 
 
 def test_the_dashboard_shows_metrics_that_the_function_has():
-    body = json.loads(templates.resources()["Board"]["Properties"]["DashboardBody"])
+    resources = deployed(**EVERYTHING)
+    body = json.loads(resources["Board"]["Properties"]["DashboardBody"])
     source = (templates.ROOT / "src/report/metrics.rs").read_text()
     shown = [metric[1] for widget in body["widgets"] for metric in widget["properties"].get("metrics", []) if metric[0] == "ImdsEnforcer"]
     assert len(shown) > 10
-    alarms = [it["Properties"] for it in checks.of_type(templates.resources(), "AWS::CloudWatch::Alarm").values()]
+    alarms = [it["Properties"] for it in checks.of_type(resources, "AWS::CloudWatch::Alarm").values()]
     watched = [it["MetricName"] for it in alarms if it["Namespace"] == "ImdsEnforcer"]
-    assert sorted(watched) == ["InstancesRefused", "TimeToEnforce"]
+    assert sorted(watched) == ["InstancesRefused", "InstancesRefusingCalls", "ResultsUnpublished", "TimeToEnforce"]
     for name in [*shown, *watched]:
         assert f'"{name}"' in source, f"the function has no metric {name}"
     for alarm in alarms:
@@ -106,10 +124,11 @@ def test_the_dashboard_shows_metrics_that_the_function_has():
 
 
 def test_each_event_source_can_be_turned_off():
-    for parameter, rule in [("ApiCallEvents", "ApiCallRule"), ("StateChangeEvents", "StateChangeRule"), ("Sweep", "SweepRule")]:
-        assert templates.resources(**{parameter: "on"})[rule]["Properties"]["State"] == "ENABLED"
-        assert templates.resources(**{parameter: "off"})[rule]["Properties"]["State"] == "DISABLED"
-    assert "NoSweepAlarm" not in templates.resources(Sweep="off")
+    rules = [("ApiCallEvents", "LaunchRule"), ("ApiCallEvents", "ChangeRule"), ("StateChangeEvents", "StateChangeRule"), ("Sweep", "SweepRule")]
+    for parameter, rule in rules:
+        assert deployed(**{parameter: "on"})[rule]["Properties"]["State"] == "ENABLED"
+        assert deployed(**{parameter: "off"})[rule]["Properties"]["State"] == "DISABLED"
+    assert "NoSweepAlarm" not in deployed(Sweep="off")
 
 
 @pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
@@ -121,7 +140,7 @@ def test_the_template_of_a_package_allows_the_architecture_of_its_binary_alone(a
     written = sam.raw()
     assert set(written["Parameters"].pop("Architecture")["AllowedValues"]) == {"x86_64", "arm64"}
     assert template == written
-    assert templates.resources(sam.of_package(package.pack(elf(architecture))))["Function"]["Properties"]["Architectures"] == [architecture]
+    assert templates.resources(sam.of_package(package.pack(elf(architecture))), **DEFAULT)["Function"]["Properties"]["Architectures"] == [architecture]
 
 
 def test_every_parameter_is_described_grouped_and_used():
@@ -130,7 +149,8 @@ def test_every_parameter_is_described_grouped_and_used():
     assert sorted(name for group in groups for name in group["Parameters"]) == sorted(raw["Parameters"])
     body = str({key: raw[key] for key in ("Conditions", "Resources")})
     for name, parameter in raw["Parameters"].items():
-        assert len(parameter["Description"]) > 20 and "Default" in parameter, name
+        assert len(parameter["Description"]) > 20, name
+        assert ("Default" in parameter) == (name != "EnforceSince"), name
         assert {"AllowedValues", "AllowedPattern", "MinValue"} & parameter.keys(), name
         assert f"'Ref': '{name}'" in body, f"{name} is not used"
 
@@ -141,15 +161,25 @@ def seeded(change):
     return template
 
 
+def seeded_parameters(change):
+    template = copy.deepcopy(sam.raw())
+    change(template["Parameters"])
+    return template
+
+
 def at(resources, name):
     return resources[name]["Properties"]
 
 
 def policy(resources, name):
-    """The statement of an inline policy that depends on a condition."""
-    conditional = [it["Fn::If"][1] for it in at(resources, "FunctionRole")["Policies"] if "Fn::If" in it]
-    found = next(it for it in conditional if it["PolicyName"] == name)
-    return found["PolicyDocument"]["Statement"][0]
+    """The first statement of an inline policy of the role."""
+    return policy_of(resources, name)[0]
+
+
+def policy_of(resources, name):
+    """The statements of an inline policy of the role, which may depend on a condition."""
+    policies = [it["Fn::If"][1] if "Fn::If" in it else it for it in at(resources, "FunctionRole")["Policies"]]
+    return next(it for it in policies if it["PolicyName"] == name)["PolicyDocument"]["Statement"]
 
 
 SEEDED_FAULTS = {
@@ -161,27 +191,56 @@ SEEDED_FAULTS = {
     "every resource where an ARN belongs": lambda it: at(it, "FunctionRole")["Policies"][3]["PolicyDocument"]["Statement"][0].update(Resource="*"),
     "write without its condition": lambda it: at(it, "FunctionRole")["Policies"][1]["Fn::If"][1]["PolicyDocument"]["Statement"][0].pop("Condition"),
     "write on every resource": lambda it: at(it, "FunctionRole")["Policies"][1]["Fn::If"][1]["PolicyDocument"]["Statement"][0].update(Resource="*"),
-    "missing queue policy": lambda it: it.pop("StateChangeQueuePolicy"),
+    "missing queue policy": lambda it: it.pop("LaunchQueuePolicy"),
     "missing policy of the dead-letter queue": lambda it: it.pop("DeadLetterQueuePolicy"),
-    "queue open to all rules": lambda it: at(it, "StateChangeQueuePolicy")["PolicyDocument"]["Statement"][0].pop("Condition"),
-    "missing permission to invoke": lambda it: it.pop("ApiCallPermission"),
-    "rule without a dead-letter queue": lambda it: at(it, "ApiCallRule")["Targets"][0].pop("DeadLetterConfig"),
+    "queue open to all rules": lambda it: at(it, "LaunchQueuePolicy")["PolicyDocument"]["Statement"][0].pop("Condition"),
+    "missing permission to invoke": lambda it: it.pop("ChangePermission"),
+    "rule without a dead-letter queue": lambda it: at(it, "ChangeRule")["Targets"][0].pop("DeadLetterConfig"),
     "function without a dead-letter queue": lambda it: at(it, "Function").pop("DeadLetterQueue"),
-    "queue without a dead-letter queue": lambda it: at(it, "StateChangeQueue").pop("RedrivePolicy"),
-    "visibility shorter than the function": lambda it: at(it, "StateChangeQueue").update(VisibilityTimeout=60),
-    "redrive that waits unseen": lambda it: at(it, "StateChangeSource").update(Enabled=False),
-    "all of a batch fails together": lambda it: at(it, "StateChangeSource").pop("FunctionResponseTypes"),
+    "queue without a dead-letter queue": lambda it: at(it, "LaunchQueue").pop("RedrivePolicy"),
+    "dead letters of the function that wait for somebody": lambda it: at(it, "Function").update(
+        DeadLetterQueue={"Type": "SQS", "TargetArn": {"Fn::GetAtt": "DeadLetterQueue.Arn"}}
+    ),
+    "role that may fill the dead-letter queue": lambda it: policy_of(it, "Queues")[1].update(Resource={"Fn::GetAtt": "DeadLetterQueue.Arn"}),
+    "queue without a failed event's permission": lambda it: policy_of(it, "Queues").pop(1),
+    "queue that refuses a large event": lambda it: at(it, "LaunchQueue").update(MaximumMessageSize=262144),
+    "queue open to a rule that does not send to it": lambda it: at(it, "LaunchQueuePolicy")["PolicyDocument"]["Statement"][0]["Condition"]["ArnEquals"][
+        "aws:SourceArn"
+    ].append({"Fn::GetAtt": "SweepRule.Arn"}),
+    "queue closed to launches": lambda it: at(it, "LaunchQueuePolicy")["PolicyDocument"]["Statement"][0]["Condition"][
+        "ArnEquals"
+    ].update({"aws:SourceArn": [{"Fn::GetAtt": "StateChangeRule.Arn"}]}),
+    "launches one by one": lambda it: at(it, "LaunchRule")["Targets"][0].update(Arn={"Fn::GetAtt": "Function.Arn"}),
+    "changes behind launches": lambda it: at(it, "ChangeRule")["Targets"][0].update(Arn={"Fn::GetAtt": "LaunchQueue.Arn"}),
+    "changes in both lanes": lambda it: at(it, "LaunchRule")["EventPattern"]["detail"]["eventName"].append("ModifyInstanceMetadataOptions"),
+    "changes in neither lane": lambda it: at(it, "ChangeRule")["EventPattern"]["detail"].update(eventName=["RunInstances"]),
+    "sweep in the queue": lambda it: at(it, "SweepRule")["Targets"][0].update(Arn={"Fn::GetAtt": "LaunchQueue.Arn"}),
+    "visibility that leaves the window out": lambda it: at(it, "LaunchQueue").update(VisibilityTimeout=360),
+    "receives that end in minutes": lambda it: at(it, "LaunchQueue")["RedrivePolicy"].update(maxReceiveCount=5),
+    "receives that go on for days": lambda it: at(it, "LaunchQueue")["RedrivePolicy"].update(maxReceiveCount=600),
+    "no batching window": lambda it: at(it, "LaunchSource").update(MaximumBatchingWindowInSeconds=0),
+    "launches that wait for others": lambda it: at(it, "LaunchSource").update(MaximumBatchingWindowInSeconds=60),
+    "visibility shorter than the function": lambda it: at(it, "LaunchQueue").update(VisibilityTimeout=60),
+    "redrive that waits unseen": lambda it: at(it, "LaunchSource").update(Enabled=False),
+    "all of a batch fails together": lambda it: at(it, "LaunchSource").pop("FunctionResponseTypes"),
     "log kept for ever": lambda it: at(it, "LogGroup").pop("RetentionInDays"),
     "queue not encrypted": lambda it: at(it, "DeadLetterQueue").pop("SqsManagedSseEnabled"),
     "dead letters deleted with the stack": lambda it: it["DeadLetterQueue"].pop("DeletionPolicy"),
     "dead letters kept for four days": lambda it: at(it, "DeadLetterQueue").pop("MessageRetentionPeriod"),
-    "property that does not exist": lambda it: at(it, "StateChangeQueue").update(VisibilityTimeOut=360),
+    "property that does not exist": lambda it: at(it, "LaunchQueue").update(VisibilityTimeOut=360),
     "results from any source": lambda it: policy(it, "PublishResults").pop("Condition"),
     "results to every bus": lambda it: policy(it, "PublishResults").update(Resource="*"),
     "topic of results open to all rules": lambda it: at(it, "ResultTopicPolicy")["PolicyDocument"]["Statement"][0].pop("Condition"),
+    "messages for every sweep": lambda it: at(it, "ResultRule")["EventPattern"]["detail-type"].append("IMDS Sweep Digest"),
+    "messages for everything": lambda it: at(it, "ResultRule")["EventPattern"].pop("detail-type"),
+    "message without its quotes": lambda it: at(it, "ResultRule")["Targets"][0]["InputTransformer"].update(InputTemplate="<what>"),
     "messages lost": lambda it: at(it, "ResultRule")["Targets"][0].pop("DeadLetterConfig"),
-    "sweep that spares without its permission": lambda it: policy(it, "CountUse").update(Action="cloudwatch:ListMetrics"),
+    "sweep that spares without its permission": lambda it: policy(it, "ReadMetrics").update(Action="cloudwatch:ListMetrics"),
     "alarm without a topic": lambda it: at(it, "RefusedAlarm").pop("AlarmActions"),
+    "alarm that comes back every hour": lambda it: [at(it, "ErrorAlarm").pop("DatapointsToAlarm"), at(it, "ErrorAlarm").update(EvaluationPeriods=1)],
+    "alarm that is forgotten before the next sweep": lambda it: at(it, "UnpublishedAlarm").update(EvaluationPeriods=12),
+    "alarm on every first failure": lambda it: at(it, "OldestMessageAlarm").update(Threshold=300),
+    "alarm that no failure reaches": lambda it: at(it, "OldestMessageAlarm").update(Threshold=900),
     "alarm that fires without data": lambda it: at(it, "ErrorAlarm").update(TreatMissingData="breaching"),
     "missed sweep without an alarm": lambda it: at(it, "NoSweepAlarm").update(TreatMissingData="notBreaching"),
     "reference to nothing": lambda it: at(it, "AlarmTopicPolicy").update(Topics=[{"Ref": "Topic"}]),
@@ -195,3 +254,93 @@ def test_a_seeded_fault_is_found(fault):
     except InvalidDocumentException as refusal:
         found = [refusal.message]
     assert found, f"no check finds: {fault}"
+
+
+SEEDED_FAULTS_OF_PARAMETERS = {
+    "whole Region by default": lambda it: it["EnforceSince"].update(Default="all"),
+    "a day by default": lambda it: it["EnforceSince"].update(Default="2026-11-02"),
+    "any text as a day": lambda it: it["EnforceSince"].update(AllowedPattern=".*"),
+    "no whole Region": lambda it: it["EnforceSince"].update(AllowedPattern=r"^\d{4}-\d{2}-\d{2}$"),
+}
+
+
+@pytest.mark.parametrize("fault", SEEDED_FAULTS_OF_PARAMETERS)
+def test_a_seeded_fault_of_a_parameter_is_found(fault):
+    assert checks.findings(seeded_parameters(SEEDED_FAULTS_OF_PARAMETERS[fault]), **EVERYTHING)
+
+
+def test_a_deployment_that_does_not_say_since_when_is_refused():
+    with pytest.raises(AssertionError, match="EnforceSince"):
+        templates.resources()
+
+
+def test_what_a_deployment_says_reaches_the_function():
+    variables = deployed(**EVERYTHING)["Function"]["Properties"]["Environment"]["Variables"]
+    assert {name: variables[name] for name in sorted(variables)} == {
+        "IMDS_ENFORCE_SINCE": "2026-11-02",
+        "IMDS_EXEMPTION_MAX_DAYS": "90",
+        "IMDS_EXEMPTION_TAG": "imds-exemption",
+        "IMDS_GRACE_DAYS": "14",
+        "IMDS_MODE": "enforce",
+        "IMDS_RESULT_BUS": "${ResultEventBus}",
+        "IMDS_SWEEP_LIMIT": "100",
+        "IMDS_WATCH_REFUSALS": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("parameters", "alarms"),
+    [
+        ({}, set()),
+        ({"ResultBus": "security"}, {"UnpublishedAlarm"}),
+        ({"ResultBusArn": "arn:aws:events:us-east-1:444455556666:event-bus/security"}, {"UnpublishedAlarm"}),
+        ({"WatchRefusals": "24"}, {"RefusingCallsAlarm"}),
+    ],
+    ids=lambda it: ",".join(it) if isinstance(it, dict) else "",
+)
+def test_there_is_an_alarm_on_what_is_turned_on(parameters, alarms):
+    optional = {"UnpublishedAlarm", "RefusingCallsAlarm"}
+    assert optional & deployed(**parameters).keys() == alarms
+
+
+MANUAL = (templates.ROOT / "infra/README.md").read_text()
+
+
+def in_words(alarm):
+    """The last two columns of the manual's table of alarms, for an alarm as it is written."""
+
+    def word(value):
+        return f"`{value['Ref']}`" if isinstance(value, dict) else f"{value}"
+
+    period, periods = alarm["Period"], alarm["EvaluationPeriods"]
+    statistic = f"{alarm['Statistic'].lower()} of {({60: 'a minute', 300: '5 minutes', 3600: 'an hour'})[period]}"
+    value = word(alarm["Threshold"]) + (" seconds" if "Age" in alarm["MetricName"] else "")
+    fires = f"more than {value}" if alarm["ComparisonOperator"] == "GreaterThanThreshold" else f"less than {value} or no data"
+    if "DatapointsToAlarm" in alarm:
+        minutes = f"{periods * period // 60} minutes" if isinstance(periods, int) else word(periods)
+        return statistic, f"{fires}, once in {minutes}"
+    times = "three" if periods == 3 else word(periods)
+    return statistic, fires if periods == 1 else f"{fires}, {times} times in a row"
+
+
+def test_the_manual_says_what_each_alarm_fires_at():
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in MANUAL.splitlines() if row.startswith("| `")]
+    said = {row[0].split("`")[1]: tuple(row[2:]) for row in rows if len(row) == 4}
+    alarms = {name: it["Properties"] for name, it in checks.of_type(sam.raw()["Resources"], "AWS::CloudWatch::Alarm").items()}
+    assert {name: said[name] for name in alarms} == {name: in_words(it) for name, it in alarms.items()}
+
+
+def test_the_manual_names_every_parameter_rule_queue_and_topic():
+    raw = sam.raw()
+    for name in raw["Parameters"]:
+        assert f"`{name}`" in MANUAL, name
+    for name, resource in raw["Resources"].items():
+        if resource["Type"] in ("AWS::Events::Rule", "AWS::SQS::Queue", "AWS::SNS::Topic", "AWS::Lambda::EventSourceMapping"):
+            assert f"`{name}`" in MANUAL, name
+
+
+def test_the_manual_says_how_long_a_failure_is_tried():
+    queue = sam.raw()["Resources"]["LaunchQueue"]["Properties"]
+    minutes = queue["VisibilityTimeout"] // 60
+    assert (minutes, minutes * queue["RedrivePolicy"]["maxReceiveCount"]) == (6, 6 * 60)
+    assert "What fails is tried every six minutes, for six hours" in MANUAL
