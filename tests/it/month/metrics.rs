@@ -26,7 +26,7 @@ impl Fired {
 
     /// Whether it was on at any time of a range.
     pub(crate) fn was_on_between(&self, from: i64, to: i64) -> bool {
-        self.on.iter().any(|(begin, end)| *begin < to && *end > from)
+        from < to && self.on.iter().any(|(begin, end)| *begin < to && *end > from)
     }
 }
 
