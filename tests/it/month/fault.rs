@@ -8,6 +8,8 @@ pub(crate) enum Fault {
     LaunchTimeAlone,
     /// Nothing says that a service manages an instance.
     ManagedUnmarked,
+    /// Descriptions have no tags.
+    TagsUnread,
     /// Lists are asked for without what services manage.
     ListsHideManaged,
     /// Writes wait for their turn with the description that they had.
@@ -42,6 +44,7 @@ impl Fault {
         match self {
             Self::LaunchTimeAlone => "an instance counts as new after each start",
             Self::ManagedUnmarked => "a managed instance is not known as one",
+            Self::TagsUnread => "no tag of an instance is read",
             Self::ListsHideManaged => "lists leave out what services manage",
             Self::StaleWrites => "a write waits for 20 s after its instance was described",
             Self::RecordsWithoutOptions => "CloudTrail's event of a launch that is mended already says nothing",

@@ -93,12 +93,13 @@ fn words(budgets: &[Budget]) -> String {
 }
 
 /// Each fault, with a deployment and days in which it shows, and the budget that it breaks.
-fn faults() -> [(Fault, Setup, fn(u64) -> Script, Budget); 16] {
+fn faults() -> [(Fault, Setup, fn(u64) -> Script, Budget); 17] {
     let (all, since, grace) = (Setup::enforcing, Setup::since_the_first_day, Setup::with_grace);
     [
         (Fault::LaunchTimeAlone, since(), Script::quiet_days, Budget::WrongWrites),
         (Fault::LaunchTimeAlone, grace(), Script::quiet_days, Budget::WrongWrites),
         (Fault::ManagedUnmarked, all(), Script::quiet_days, Budget::WrongWrites),
+        (Fault::TagsUnread, all(), Script::two_days, Budget::Owners),
         (Fault::ListsHideManaged, all(), Script::two_days, Budget::LoneDescribes),
         (Fault::StaleWrites, all(), Script::day_of_the_thousand, Budget::WrongWrites),
         (Fault::RecordsWithoutOptions, all(), Script::two_days, Budget::Actors),
@@ -137,7 +138,8 @@ fn each_fault_that_is_put_back_breaks_its_budget() {
     for ((fault, setup, _, budget), outcome) in faults().iter().zip(outcomes) {
         let broken = outcome.broken();
         assert!(broken.contains(budget), "{fault:?} breaks {broken:?} alone");
-        rows.push(format!("| {}, {} | {} |", setup.name, fault.as_str(), words(&broken)));
+        let wrong = outcome.wrong().map_or_else(String::new, |wrong| format!(": {wrong}"));
+        rows.push(format!("| {}, {} | {}{wrong} |", setup.name, fault.as_str(), words(&broken)));
     }
     let table = rows.join("\n");
     println!("{table}");

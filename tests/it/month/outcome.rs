@@ -131,6 +131,12 @@ impl Outcome {
         }
     }
 
+    /// To what was written that should not be, if anything was.
+    pub(crate) fn wrong(&self) -> Option<String> {
+        let kinds: Vec<_> = self.wrong.keys().map(|wrong| wrong.as_str()).collect();
+        (!kinds.is_empty()).then(|| kinds.join(", "))
+    }
+
     /// How often instances were described.
     pub(crate) fn describes(&self) -> usize {
         self.calls[DESCRIBE].0
@@ -150,7 +156,6 @@ impl Outcome {
             (Budget::Owners, holds(self.owners)),
             (Budget::LoneDescribes, most(&self.lone_describes[0]) <= 3 && most(&self.lone_describes[1]) <= 4),
             (Budget::BatchDescribes, describes <= allowed),
-            (Budget::WrongWrites, self.wrong.is_empty()),
             (Budget::Lost, self.lost == 0),
             (Budget::DeadLetters, self.dead_letters == 0),
             (Budget::QuietAlarms, self.quiet_alarms.is_empty()),
@@ -158,6 +163,7 @@ impl Outcome {
             (Budget::Messages, self.messages.iter().all(|(name, count)| *count <= enforced_or_told(name))),
             (Budget::DescribesOfNodes, self.launches < 1000 || self.describes() <= 250),
             (Budget::Exposure, self.launches >= 1000 || median(&self.exposures) < Duration::from_secs(30)),
+            (Budget::WrongWrites, self.wrong.is_empty()),
         ];
         budgets.into_iter().filter(|(_, holds)| !holds).map(|(budget, _)| budget).collect()
     }

@@ -147,6 +147,9 @@ impl Ec2 for Port {
             if self.account.fault == Some(Fault::ManagedUnmarked) {
                 instance.managed_by = None;
             }
+            if self.account.fault == Some(Fault::TagsUnread) {
+                instance.tags.clear();
+            }
         }
         Ok(page)
     }

@@ -142,6 +142,7 @@ fn change_template(setup: &mut Setup, fault: Fault) {
         }
         Fault::LaunchTimeAlone
         | Fault::ManagedUnmarked
+        | Fault::TagsUnread
         | Fault::ListsHideManaged
         | Fault::StaleWrites
         | Fault::RecordsWithoutOptions

@@ -89,6 +89,8 @@ pub(crate) struct Simulation {
     running: FuturesUnordered<LocalBoxFuture<'static, Ended>>,
     idle: Vec<Rc<Environment>>,
     delays: Dice,
+    /// For what comes of the function's own changes, so that each mode lives through the same month.
+    echoes: Dice,
     begin: Instant,
     end: Instant,
     samples: bool,
@@ -120,6 +122,7 @@ impl Simulation {
             running: FuturesUnordered::new(),
             idle: Vec::new(),
             delays: Dice::of(setup.seed, "delays"),
+            echoes: Dice::of(setup.seed, "echoes"),
             begin,
             end: begin + clock::at(script.days, 0, 0, 0),
             days: script.days,
@@ -205,7 +208,7 @@ impl Simulation {
             }
             Act::Throttle(on) => {
                 for action in [DESCRIBE, MODIFY] {
-                    let scarce = Limit { capacity: 1.0, refill_per_second: 0.1 };
+                    let scarce = Limit { capacity: 1.0, refill_per_second: 0.02 };
                     self.account.model().buckets.set(action, if on { scarce } else { documented(action) });
                 }
             }
@@ -489,9 +492,10 @@ impl Simulation {
         for (id, at) in written {
             let named = [("HttpTokens", "required"), ("HttpEndpoint", "enabled")];
             let by = "arn:aws:sts::111122223333:assumed-role/imds-enforcer/imds-enforcer";
-            let event = record::modification(&id, &named, ("required", "enabled"), by, at);
-            let wait = self.recording();
-            self.send(event, wait, None);
+            let json = record::modification(&id, &named, ("required", "enabled"), by, at);
+            let event = Event { body: json.to_string().into(), launch: None };
+            let wait = Duration::from_secs(self.echoes.between(self.delay.0, self.delay.1));
+            self.plan_in(wait, Step::Arrive { event, json: Rc::new(json) });
         }
     }
 
