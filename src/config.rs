@@ -31,6 +31,8 @@ pub struct Config {
     pub grace_days: Option<u16>,
     /// `IMDS_SWEEP_LIMIT`, if it is not 0.
     pub sweep_limit: Option<usize>,
+    /// `IMDS_WATCH_REFUSALS`, in hours, if it is not `off`.
+    pub watch_refusals: Option<u16>,
 }
 
 /// Whether the function writes.
@@ -100,6 +102,7 @@ impl Config {
         let since = parse(&var, "IMDS_ENFORCE_SINCE", "all, or a day in UTC as YYYY-MM-DD", enforce_since)?;
         let grace = parse(&var, "IMDS_GRACE_DAYS", "a number from 0 to 90", |text| number(text, 0..=90))?;
         let limit = parse(&var, "IMDS_SWEEP_LIMIT", "a number from 0 to 100000", |text| number(text, 0..=100_000))?;
+        let watch = parse(&var, "IMDS_WATCH_REFUSALS", "off, or a number of hours from 1 to 24", watch_hours)?;
         Ok(Self {
             mode: mode.unwrap_or_default(),
             log: log.unwrap_or_else(Self::default_log),
@@ -108,6 +111,7 @@ impl Config {
             enforce_since: since.flatten(),
             grace_days: grace.filter(|days| *days > 0),
             sweep_limit: limit.filter(|limit| *limit > 0),
+            watch_refusals: watch.filter(|hours| *hours > 0),
         })
     }
 
@@ -146,6 +150,11 @@ fn number<T: FromStr + PartialOrd>(text: &str, allowed: RangeInclusive<T>) -> Op
 #[expect(clippy::option_option, reason = "no value that is allowed, no day, a day")]
 fn enforce_since(text: &str) -> Option<Option<NaiveDate>> {
     if text == "all" { Some(None) } else { exact_day(text).map(Some) }
+}
+
+/// Over how many hours refused calls are watched; 0 where they are not.
+fn watch_hours(text: &str) -> Option<u16> {
+    if text == "off" { Some(0) } else { number(text, 1..=24) }
 }
 
 /// The name of a bus, or its ARN.
@@ -236,6 +245,9 @@ mod tests {
         for (limit, expected) in [("100000", Some(100_000)), ("0", None)] {
             assert_eq!(with("IMDS_SWEEP_LIMIT", limit).unwrap().sweep_limit, expected);
         }
+        for (value, hours) in [("off", None), ("", None), ("1", Some(1)), ("24", Some(24))] {
+            assert_eq!(with("IMDS_WATCH_REFUSALS", value).unwrap().watch_refusals, hours);
+        }
     }
 
     #[test]
@@ -269,6 +281,9 @@ mod tests {
             ("IMDS_ENFORCE_SINCE", "24.11.2026", "a day in UTC as YYYY-MM-DD"),
             ("IMDS_ENFORCE_SINCE", "2026-11-31", "all, or a day"),
             ("IMDS_SWEEP_LIMIT", "100001", "a number from 0 to 100000"),
+            ("IMDS_WATCH_REFUSALS", "0", "off, or a number of hours from 1 to 24"),
+            ("IMDS_WATCH_REFUSALS", "25", "off, or a number of hours from 1 to 24"),
+            ("IMDS_WATCH_REFUSALS", "on", "off, or a number of hours from 1 to 24"),
         ] {
             let message = with(variable, value).unwrap_err().to_string();
             for part in [variable, value, allowed] {

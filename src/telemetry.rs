@@ -19,7 +19,7 @@ use crate::cause::Cause;
 use crate::config::Config;
 use crate::event::{EventError, EventSummary, Message, Request};
 use crate::report::metrics::{Measurements, embedded};
-use crate::report::{Details, Failure, InstanceReport, Outcome, Published, Report};
+use crate::report::{Details, Failure, InstanceReport, Outcome, Published, RefusedCalls, Report, Watched};
 
 /// Most bytes that a line of the log has.
 pub const LINE_BYTES: usize = 64 * 1024;
@@ -142,6 +142,21 @@ pub(crate) fn log_instance(instance: &InstanceReport) {
     }
 }
 
+/// Logs that an instance refused calls without a token, in place of its other line where it has none.
+pub(crate) fn log_refused_calls(instance: &InstanceReport, refused_calls: RefusedCalls) {
+    let RefusedCalls { count, in_hours } = refused_calls;
+    let undo = instance.details.undo.as_deref().map(field);
+    log_line!(warn, instance, refused_calls = count, in_hours, undo, "calls without a token refused");
+}
+
+/// Logs what kept a sweep's watch from seeing all refused calls, if anything did.
+fn log_unwatched(event: &EventSummary, watch: &Watched) {
+    if let Some(Failure { code, message, .. }) = &watch.error {
+        let event_id = event.id.as_deref().map(field);
+        warn!(event_id, code = field(code), error = error_field(message), "refused calls not known");
+    }
+}
+
 /// Logs why an event asked for nothing; `message_id` is that of its message in an SQS batch.
 pub(crate) fn log_ignored(event: &EventSummary, reason: &str, message_id: Option<&str>) {
     info!(
@@ -175,11 +190,9 @@ pub(crate) fn log_message(message: &Message) {
 /// Logs the end of an invocation that looked after instances, with its counts, and that results
 /// were not published.
 pub(crate) fn log_done(report: &Report) {
-    let Report { mode, event, ignored: _, counts, instances: _, unlisted: _, error, messages, results, is_complete } =
-        report;
-    if let Some(results) = results {
-        log_unpublished(event, results);
-    }
+    let Report { mode, event, counts, error, messages, results, watch, is_complete, .. } = report;
+    watch.iter().for_each(|watch| log_unwatched(event, watch));
+    results.iter().for_each(|results| log_unpublished(event, results));
     macro_rules! log {
         ($level:ident) => {
             $level!(
@@ -340,6 +353,7 @@ mod tests {
     fn no_line_is_too_long_whatever_errors_and_tags_say() {
         let report = Report::new(Mode::Enforce, event(), Instances::default(), Some(failure()));
         let results = Some(Published { published: 1, unpublished: 1, error: Some(failure()) });
+        let watch = Some(Watched { error: Some(failure()), ..Watched::default() });
         let unreadable = EventError::Unreadable { path: endless(), problem: endless() };
         let lines = logged(Level::TRACE, || {
             for outcome in outcomes() {
@@ -347,10 +361,11 @@ mod tests {
             }
             log_ignored(&event(), &endless(), Some(&endless()));
             log_refusal(&unreadable, Some(&endless()));
-            log_done(&Report { results, ..report });
+            log_done(&Report { results, watch, ..report });
+            log_refused_calls(&instance(outcomes().remove(0)), RefusedCalls { count: u64::MAX, in_hours: u16::MAX });
             log_other_roots(&endless(), &endless());
         });
-        assert_eq!(lines.len(), 11 + 5);
+        assert_eq!(lines.len(), 11 + 7);
         for line in lines {
             let json: Value = serde_json::from_str(&line).unwrap();
             assert!(line.len() <= LINE_BYTES, "{} bytes: {}", line.len(), json["message"]);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_eventbridge::Client;
+use aws_sdk_eventbridge::config::Region;
 use aws_sdk_eventbridge::config::timeout::TimeoutConfig;
 use aws_sdk_eventbridge::types::{PutEventsRequestEntry, PutEventsResultEntry};
 use futures_util::future::BoxFuture;
@@ -41,13 +42,17 @@ pub struct SdkEventBridge {
 }
 
 impl SdkEventBridge {
-    /// A client for the Region, credentials and endpoint of `config`, and the bus of this name or ARN.
+    /// A client for the credentials and endpoint of `config`, and the bus of this name or ARN. A bus
+    /// takes events only in its own Region: that of the ARN, or else that of `config`.
     #[must_use]
     pub fn new(config: &SdkConfig, bus: String) -> Self {
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(3));
         let timeouts = timeouts.operation_timeout(Duration::from_secs(6)).build();
-        let config = aws_sdk_eventbridge::config::Builder::from(config).timeout_config(timeouts).build();
-        Self { client: Client::from_conf(config), bus }
+        let mut config = aws_sdk_eventbridge::config::Builder::from(config).timeout_config(timeouts);
+        if let Some(region) = region_of(&bus) {
+            config.set_region(Some(Region::new(region.to_owned())));
+        }
+        Self { client: Client::from_conf(config.build()), bus }
     }
 
     fn entry(&self, event: &ResultEvent) -> PutEventsRequestEntry {
@@ -70,6 +75,11 @@ impl ResultBus for SdkEventBridge {
     fn put<'a>(&'a self, events: &'a [ResultEvent]) -> BoxFuture<'a, Result<Vec<Option<Error>>, Error>> {
         Box::pin(self.send(events))
     }
+}
+
+/// The Region of an ARN, if the bus is given by one: `arn:<partition>:events:<Region>:…`.
+fn region_of(bus: &str) -> Option<&str> {
+    bus.strip_prefix("arn:")?.split(':').nth(2).filter(|region| !region.is_empty())
 }
 
 /// Why the bus did not take an entry, if it did not.

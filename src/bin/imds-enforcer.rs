@@ -12,7 +12,7 @@ use imds_enforcer::aws::ec2::SdkEc2;
 use imds_enforcer::aws::eventbridge::{ResultBus, SdkEventBridge};
 use imds_enforcer::aws::http::{Roots, sdk_config_loader};
 use imds_enforcer::config::Config;
-use imds_enforcer::enforce::{Answer, Enforcer, Grace, Options, Settings};
+use imds_enforcer::enforce::{Answer, Enforcer, Grace, Options, Settings, Watch};
 use imds_enforcer::telemetry;
 use lambda_runtime::{Context, Diagnostic, LambdaEvent, service_fn};
 use serde::{Deserialize, Deserializer};
@@ -67,6 +67,9 @@ fn options(config: Config, sdk_config: &SdkConfig) -> Options {
         enforce_since: config.enforce_since,
         sweep_limit: config.sweep_limit,
         grace: config.grace_days.map(|days| Grace { days, metadata_use: Box::new(SdkCloudWatch::new(sdk_config)) }),
+        watch: config
+            .watch_refusals
+            .map(|hours| Watch { hours, refused_calls: Box::new(SdkCloudWatch::new(sdk_config)) }),
         result_bus: config.result_bus.map(|bus| Box::new(SdkEventBridge::new(sdk_config, bus)) as Box<dyn ResultBus>),
     }
 }

@@ -1,13 +1,16 @@
-//! What became of the work. It grows with what events named, not with the account.
+//! What became of the work. It grows with what events named, and of what a sweep finds with the ids
+//! alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::look_up::Listing;
 use super::work::Work;
 use crate::config::Mode;
 use crate::event::{EventSummary, Message, Request, Targets, Violators};
 use crate::instance::InstanceId;
-use crate::report::{Counts, InstanceReport, Instances, MessageReport, Published, Report};
+use crate::report::digest::Digest;
+use crate::report::result_event::{ResultEvent, Setting};
+use crate::report::{Counts, InstanceReport, Instances, MessageReport, Published, RefusedCalls, Report, Watched};
 
 /// What became of the work.
 #[derive(Debug, Default)]
@@ -26,7 +29,13 @@ pub(super) struct Done {
     pub(super) refused: usize,
     /// The same of those that only the sweep found.
     pub(super) swept_refused: usize,
+    /// The instances that only the sweep found.
+    swept: BTreeSet<InstanceId>,
     left_over: usize,
+    /// What the sweep found, by numbers.
+    digest: Digest,
+    /// What the sweep's watch on refused calls found.
+    pub(super) watch: Option<Watched>,
     pub(super) time_to_enforce_ms: Vec<u64>,
     pub(super) results: Option<Published>,
 }
@@ -43,8 +52,29 @@ impl Done {
                 self.launched_failed = Some(retryable || self.launched_failed == Some(true));
             }
         }
+        if is_swept {
+            self.swept.insert(id.clone());
+        }
+        if work.is_sweep() {
+            self.digest.add(&instance);
+        }
         self.time_to_enforce_ms.extend(instance.details.time_to_enforce_ms);
         self.list(instance);
+    }
+
+    /// Whether only the sweep found an instance.
+    pub(super) fn was_swept(&self, id: &InstanceId) -> bool {
+        self.swept.contains(id)
+    }
+
+    /// Adds refused calls to an instance that is listed, and answers the entry.
+    pub(super) fn add_refused_calls(&mut self, id: &InstanceId, refused_calls: RefusedCalls) -> Option<InstanceReport> {
+        self.instances.add_refused_calls(id.as_str(), refused_calls).cloned()
+    }
+
+    /// What the sweep found, as one result.
+    pub(super) fn digest(&self, setting: Setting) -> Option<ResultEvent> {
+        self.digest.event(setting, &self.counts(), self.watch.as_ref(), self.listing.error.as_ref())
     }
 
     /// Adds what stood in an id's place: EC2 was not asked, so it has refused nothing.
@@ -77,7 +107,7 @@ impl Done {
             && !self.has_malformed
             && (self.listing.error.is_none() || self.listing.goes_on);
         let report = Report::new(mode, event, self.instances, self.listing.error);
-        Report { counts, messages, results: self.results, is_complete, ..report }
+        Report { counts, messages, results: self.results, watch: self.watch, is_complete, ..report }
     }
 
     /// What became of one message: it goes back to the queue if it could not be read, or if anything

@@ -12,6 +12,7 @@ mod look_up;
 pub mod publish;
 mod queue;
 mod require;
+mod watch;
 mod work;
 
 use std::time::Duration;
@@ -29,7 +30,7 @@ use self::publish::publish;
 use self::require::Settling;
 use self::work::Work;
 use crate::aws;
-use crate::aws::cloudwatch::MetadataUse;
+use crate::aws::cloudwatch::{MetadataUse, RefusedCalls};
 use crate::aws::ec2::{Ec2, IDS_PER_DESCRIBE};
 use crate::aws::eventbridge::ResultBus;
 use crate::aws::request_rate::RequestRate;
@@ -37,7 +38,7 @@ use crate::config::Mode;
 use crate::event::{self, EventError, EventSummary, Invocation, Message, Request};
 use crate::policy::exemption::Exemptions;
 use crate::report::metrics::Measurements;
-use crate::report::result_event::{ResultEvent, result_event};
+use crate::report::result_event::{ResultEvent, Setting};
 use crate::report::{Failure, InstanceReport, LISTED, Published, Report};
 use crate::telemetry;
 
@@ -96,6 +97,8 @@ pub struct Options {
     pub grace: Option<Grace>,
     /// How many instances a sweep requires tokens on at the most.
     pub sweep_limit: Option<usize>,
+    /// Whether each sweep watches refused calls.
+    pub watch: Option<Watch>,
     /// Where results are published.
     pub result_bus: Option<Box<dyn ResultBus>>,
 }
@@ -107,6 +110,15 @@ pub struct Grace {
     pub days: u16,
     /// What knows that.
     pub metadata_use: Box<dyn MetadataUse>,
+}
+
+/// A sweep that reports the instances whose metadata service lately refused calls without a token.
+#[derive(Debug)]
+pub struct Watch {
+    /// In how many hours before.
+    pub hours: u16,
+    /// What knows that.
+    pub refused_calls: Box<dyn RefusedCalls>,
 }
 
 /// What an invocation answers when it succeeds.
@@ -221,17 +233,13 @@ impl<E: Ec2> Enforcer<E> {
         Answer::Batch { response, report: Box::new(report) }
     }
 
-    /// Looks the work's instances up and, as they are found, concludes about each and records it.
+    /// Looks after the work's instances, publishes results beside that, and measures both.
     async fn look_after(&self, work: &Work, deadline: Deadline) -> Done {
         let (requests, throttles) = (self.ec2.requests(), self.throttles());
-        let (findings, found) = mpsc::channel(IDS_PER_DESCRIBE);
         let (results, published) = mpsc::channel(RESULTS_WAITING);
-        let (listing, mut done, results) = tokio::join!(
-            self.look_up(work, deadline, findings),
-            self.settle(found, results, work, deadline),
-            self.publish(published, deadline.publish_until),
-        );
-        (done.listing, done.results) = (listing, results);
+        let (mut done, results) =
+            tokio::join!(self.work_through(work, deadline, results), self.publish(published, deadline.publish_until));
+        done.results = results;
         let Settings { function_name, mode, options, .. } = &self.settings;
         telemetry::log_metrics(&Measurements {
             function_name,
@@ -242,7 +250,8 @@ impl<E: Ec2> Enforcer<E> {
             at: (self.clock)(),
             counts: done.counts(),
             refused: done.refused,
-            swept_refused: done.swept_refused,
+            refused_in_sweep: work.is_sweep().then_some(done.swept_refused),
+            refusing_calls: done.watch.as_ref().and_then(|it| it.refusing),
             time_to_enforce_ms: &done.time_to_enforce_ms,
             duration_ms: milliseconds(deadline.begin.elapsed()),
             ec2_calls: self.ec2.requests() - requests,
@@ -252,42 +261,63 @@ impl<E: Ec2> Enforcer<E> {
         done
     }
 
+    /// Looks the work's instances up and, as they are found, settles them; at last, what a sweep found
+    /// as a whole.
+    async fn work_through(&self, work: &Work, deadline: Deadline, results: mpsc::Sender<ResultEvent>) -> Done {
+        let (findings, found) = mpsc::channel(IDS_PER_DESCRIBE);
+        let (listing, mut done, refusing) = tokio::join!(
+            self.look_up(work, deadline, findings),
+            self.settle(found, &results, work, deadline),
+            self.find_refusing(work, deadline),
+        );
+        done.listing = listing;
+        if let Some(refusing) = refusing {
+            self.record_refusing(refusing, work, &mut done, &results).await;
+        }
+        if work.is_sweep() {
+            self.send_result(&results, work.whole(), |setting| done.digest(setting)).await;
+        }
+        done
+    }
+
     /// Settles all that is found, and what stood in the place of ids.
     async fn settle(
         &self,
         found: mpsc::Receiver<Finding>,
-        results: mpsc::Sender<ResultEvent>,
+        results: &mpsc::Sender<ResultEvent>,
         work: &Work,
         deadline: Deadline,
     ) -> Done {
-        let mut done = Settling::new(self, work, deadline, results.clone()).settle(found).await;
+        let mut done = Settling::new(self, work, deadline, results).settle(found).await;
         for id in &work.malformed {
             let instance = conclude::malformed(id);
-            self.record(&instance, work.whole(), &done, &results).await;
+            self.record(&instance, &done);
             done.add_malformed(instance);
         }
         done
     }
 
-    /// Logs what became of an instance, and has the result published if there is a bus. `done` is what
-    /// was recorded before.
-    async fn record(
-        &self,
-        instance: &InstanceReport,
-        event: &EventSummary,
-        done: &Done,
-        results: &mpsc::Sender<ResultEvent>,
-    ) {
+    /// Logs what became of an instance. `done` is what was recorded before.
+    fn record(&self, instance: &InstanceReport, done: &Done) {
         // A text of any length may name instances that EC2 does not know: writing a line for each
         // could take longer than there is time.
         if instance.was_described() || done.undescribed < LISTED {
             telemetry::log_instance(instance);
         }
+    }
+
+    /// Has a result that `event` led to published, if there is a bus.
+    async fn send_result(
+        &self,
+        results: &mpsc::Sender<ResultEvent>,
+        event: &EventSummary,
+        result: impl FnOnce(Setting) -> Option<ResultEvent>,
+    ) {
         let Settings { mode, region, options, .. } = &self.settings;
         if options.result_bus.is_some()
-            && let Some(event) = result_event(instance, event, *mode, region)
+            && let Some(result) = result(Setting { mode: *mode, region, event })
         {
-            drop(results.send(event).await);
+            drop(results.send(result).await);
         }
     }
 

@@ -22,7 +22,7 @@ use super::work::Work;
 use crate::aws::ec2::{Ec2, Which};
 use crate::aws::{Class, Error};
 use crate::instance::{HttpTokens, Instance, InstanceId, MetadataOptions};
-use crate::report::result_event::ResultEvent;
+use crate::report::result_event::{ResultEvent, Setting, result_event};
 use crate::report::{Failure, InstanceReport, Outcome};
 
 /// Most calls of `ModifyInstanceMetadataOptions` in flight: more gain little, since EC2 refills
@@ -42,7 +42,7 @@ pub(super) struct Settling<'a, E> {
     enforcer: &'a Enforcer<E>,
     work: &'a Work,
     deadline: Deadline,
-    results: mpsc::Sender<ResultEvent>,
+    results: &'a mpsc::Sender<ResultEvent>,
     queue: Queue,
     done: Done,
     /// Whether it is the turn of a write that was not sent yet.
@@ -71,7 +71,7 @@ impl<'a, E: Ec2> Settling<'a, E> {
         enforcer: &'a Enforcer<E>,
         work: &'a Work,
         deadline: Deadline,
-        results: mpsc::Sender<ResultEvent>,
+        results: &'a mpsc::Sender<ResultEvent>,
     ) -> Self {
         Self {
             enforcer,
@@ -290,7 +290,9 @@ impl<'a, E: Ec2> Settling<'a, E> {
 
     /// Records what became of an instance; `is_swept` says whether only the sweep asked for it.
     async fn add(&mut self, id: &InstanceId, report: InstanceReport, is_swept: bool) {
-        self.enforcer.record(&report, self.work.event(id), &self.done, &self.results).await;
+        self.enforcer.record(&report, &self.done);
+        let result = |setting: Setting| result_event(&report, setting, !is_swept);
+        self.enforcer.send_result(self.results, self.work.event(id), result).await;
         self.done.add(id, report, is_swept, self.work);
     }
 }

@@ -90,6 +90,9 @@ impl Work {
             self.named.entry(id.clone()).or_default().add(id, event, origin, targets.must_exist);
         }
         self.malformed.extend(targets.malformed.iter().cloned());
+        if targets.violators.is_some_and(|it| it == Violators::All || self.violators.is_none()) {
+            self.event = Arc::clone(event);
+        }
         self.violators = self.violators.into_iter().chain(targets.violators).reduce(Violators::or);
         if let (Some(Violators::CreatedSince(since)), Some(time)) = (targets.violators, event.time) {
             self.cut_launch = self.cut_launch.into_iter().chain([CutLaunch { since, time }]).min();
@@ -104,6 +107,11 @@ impl Work {
     /// Whether an event named the instance.
     pub(super) fn names(&self, id: &InstanceId) -> bool {
         self.named.contains_key(id)
+    }
+
+    /// Whether every violator of the Region is looked after.
+    pub(super) fn is_sweep(&self) -> bool {
+        self.violators == Some(Violators::All)
     }
 
     /// Whether an event says that the instance exists, `now` or soon. After an hour EC2 may have
@@ -126,7 +134,7 @@ impl Work {
 
     /// Whether nothing but the sweep asks for this instance, which was found by filter.
     pub(super) fn only_sweeps(&self, instance: &Instance) -> bool {
-        self.violators == Some(Violators::All) && !self.names(&instance.id) && self.since(instance).is_none()
+        self.is_sweep() && !self.names(&instance.id) && self.since(instance).is_none()
     }
 
     /// Whether an event records a change that may have left the tokens of this instance not required.
@@ -153,7 +161,8 @@ impl Work {
         self.named.get(id).map_or(&self.event, |named| &named.event)
     }
 
-    /// The event that stands for what no event names.
+    /// The event that stands for what no event names: that which asked for the look-up by filter, the
+    /// sweep before others, or else the event or the batch as a whole.
     pub(super) fn whole(&self) -> &EventSummary {
         &self.event
     }

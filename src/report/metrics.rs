@@ -36,8 +36,12 @@ pub struct Measurements<'a> {
     pub counts: Counts,
     /// The instances that events led to, that failed and whose failure does not pass by itself.
     pub refused: usize,
-    /// The same of those that only the sweep found, which it finds again each time.
-    pub swept_refused: usize,
+    /// The same of those that a sweep found, where there was one. They are found again by each, so
+    /// that they are no news.
+    pub refused_in_sweep: Option<usize>,
+    /// The instances that refused calls without a token, where they are watched and CloudWatch
+    /// answered.
+    pub refusing_calls: Option<usize>,
     /// Milliseconds from the event to EC2's answer, for each enforced instance that an event named.
     pub time_to_enforce_ms: &'a [u64],
     /// How long the invocation took.
@@ -89,6 +93,7 @@ fn milliseconds<'a>(name: &'static str, value: Measured<'a>) -> Metric<'a> {
 fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
     let Counts { examined, enforced, would_enforce, created_before, exempt, in_use, failed, left_over, .. } =
         measured.counts;
+    let sweeps = measured.refused_in_sweep.is_some();
     let enforces = measured.mode == Mode::Enforce;
     let metrics = [
         Some(count("InstancesExamined", examined)),
@@ -98,9 +103,10 @@ fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
         measured.spares.then(|| count("InstancesInUse", in_use)),
         measured.has_day.then(|| count("InstancesCreatedBefore", created_before)),
         Some(count("InstancesFailed", failed)),
-        enforces.then(|| count("InstancesLeftOver", left_over)),
         Some(count("InstancesRefused", measured.refused)),
-        enforces.then(|| count("SweepInstancesRefused", measured.swept_refused)),
+        measured.refused_in_sweep.map(|refused| count("SweepInstancesRefused", refused)),
+        sweeps.then(|| count("InstancesLeftOver", left_over)),
+        measured.refusing_calls.map(|refusing| count("InstancesRefusingCalls", refusing)),
         Some(milliseconds("Duration", Measured::One(measured.duration_ms))),
         Some(count("Ec2Calls", measured.ec2_calls)),
         Some(count("Ec2Throttles", measured.ec2_throttles)),
@@ -188,7 +194,8 @@ mod tests {
             at: "2026-11-02T09:14:10Z".parse().unwrap(),
             counts: Counts { examined: 3, enforced: 2, failed: 1, ..Counts::default() },
             refused: 1,
-            swept_refused: 1,
+            refused_in_sweep: all.then_some(2),
+            refusing_calls: all.then_some(3),
             time_to_enforce_ms,
             duration_ms: 120,
             ec2_calls: 4,
@@ -225,8 +232,9 @@ mod tests {
         let [document] = &measured(&[3000, 4000])[..] else { panic!("one document") };
         assert_eq!(document["_aws"]["Timestamp"], 1_793_610_850_000_u64);
         assert_eq!((&document["FunctionName"], &document["Mode"]), (&json!("imds-enforcer"), &json!("enforce")));
-        assert_eq!(declared(document).len(), 14, "{document}");
+        assert_eq!(declared(document).len(), 15, "{document}");
         assert_eq!((&document["InstancesRefused"], &document["Ec2Calls"]), (&json!(1), &json!(4)));
+        assert_eq!((&document["SweepInstancesRefused"], &document["InstancesRefusingCalls"]), (&json!(2), &json!(3)));
         assert_eq!(document["TimeToEnforce"], json!([3000, 4000]));
     }
 
@@ -234,7 +242,7 @@ mod tests {
     fn what_can_only_be_zero_is_not_measured() {
         for (mode, all, left_out) in [
             (Mode::Enforce, true, &["InstancesWouldEnforce"][..]),
-            (Mode::Observe, true, &["InstancesEnforced", "InstancesLeftOver", "SweepInstancesRefused"]),
+            (Mode::Observe, true, &["InstancesEnforced"]),
             (
                 Mode::Enforce,
                 false,
@@ -243,6 +251,9 @@ mod tests {
                     "InstancesExempt",
                     "InstancesInUse",
                     "InstancesCreatedBefore",
+                    "SweepInstancesRefused",
+                    "InstancesLeftOver",
+                    "InstancesRefusingCalls",
                     "ResultsUnpublished",
                 ],
             ),
@@ -250,7 +261,7 @@ mod tests {
             let documents = measured_in(mode, all, &[]);
             let declared = declared(&documents[0]);
             assert!(left_out.iter().all(|it| !declared.contains(it)), "{declared:?}");
-            assert_eq!(declared.len() + left_out.len(), 14, "{declared:?}");
+            assert_eq!(declared.len() + left_out.len(), 15, "{declared:?}");
         }
     }
 

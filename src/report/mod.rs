@@ -3,6 +3,7 @@
 //! Pure data, built once at the end of an invocation. Its field names are the contract with dashboards,
 //! log queries and tests.
 
+pub mod digest;
 pub mod metrics;
 pub mod result_event;
 
@@ -45,9 +46,26 @@ pub struct Report {
     /// What became of the results, where they are sent to a bus.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub results: Option<Published>,
+    /// What the sweep's watch on refused calls found, where it is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watched>,
     /// Whether everything that was asked for was done, but for what the next sweep tries by itself.
     #[serde(skip)]
     pub is_complete: bool,
+}
+
+/// What a sweep's watch on refused calls found. Nothing that the sweep does depends on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Watched {
+    /// How many instances refused ten calls without a token or more; none if CloudWatch did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusing: Option<usize>,
+    /// In how many hours before the sweep.
+    pub in_hours: u16,
+    /// What kept the watch from seeing everything: of CloudWatch, or of EC2's description of what
+    /// CloudWatch named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
 }
 
 /// What became of the results that were sent to a bus. No instance's outcome depends on it.
@@ -94,6 +112,14 @@ impl Instances {
             list.push(instance);
         }
     }
+
+    /// Adds to the entry of an instance, if it is listed, that it refused calls. Answers the entry.
+    pub fn add_refused_calls(&mut self, instance_id: &str, refused_calls: RefusedCalls) -> Option<&InstanceReport> {
+        let instance =
+            self.failed.iter_mut().chain(&mut self.others).find(|instance| instance.instance_id == instance_id)?;
+        instance.details.refused_calls = Some(refused_calls);
+        Some(instance)
+    }
 }
 
 /// One instance of a report.
@@ -130,6 +156,18 @@ pub struct Details {
     /// What its owner should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<&'static str>,
+    /// The calls that its metadata service refused, where a sweep's watch found ten or more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused_calls: Option<RefusedCalls>,
+}
+
+/// Calls of a metadata service that came without a token and were refused, as CloudWatch counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RefusedCalls {
+    /// How many.
+    pub count: u64,
+    /// In how many hours before the sweep.
+    pub in_hours: u16,
 }
 
 /// What became of an instance.
@@ -341,8 +379,8 @@ impl Report {
         instances.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
         let unlisted = counts.examined - instances.len();
         let is_complete = counts.failed == 0 && error.is_none();
-        let (messages, results) = (Vec::new(), None);
-        Self { mode, event, ignored: None, counts, instances, unlisted, error, messages, results, is_complete }
+        let (ignored, messages, results, watch) = (None, Vec::new(), None, None);
+        Self { mode, event, ignored, counts, instances, unlisted, error, messages, results, watch, is_complete }
     }
 
     /// The report on an event that asked for nothing.
@@ -354,7 +392,8 @@ impl Report {
 /// Counts and names what failed: the message of a failed invocation.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mode, event, ignored, counts, instances, unlisted, error, messages, results, is_complete: _ } = self;
+        let Self { mode, event, ignored, counts, instances, unlisted, error, messages, results, watch, is_complete: _ } =
+            self;
         write!(f, "{}: ", event.name)?;
         if let Some(reason) = ignored {
             return write!(f, "ignored: {reason}");
@@ -375,6 +414,9 @@ impl fmt::Display for Report {
         }
         if let Some(Published { unpublished: unpublished @ 1.., .. }) = results {
             write!(f, "; {unpublished} results were not published")?;
+        }
+        if let Some(Watched { error: Some(error), .. }) = watch {
+            write!(f, "; refused calls are not known: {error}")?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use imds_enforcer::aws::ec2::IAM_ACTIONS;
 use imds_enforcer::config::{Config, Mode};
 use imds_enforcer::event::EventSummary;
-use imds_enforcer::report::{Instances, Published, Report};
+use imds_enforcer::report::{Instances, Published, Report, Watched};
 use serde_json::Value;
 
 use crate::harness::*;
@@ -126,11 +126,12 @@ fn properties(schema: &Value) -> Vec<String> {
 
 #[test]
 fn every_field_of_the_schema_and_of_the_report_is_in_the_manual() {
-    let schema: Value = serde_json::from_str(&text("events/schema/result-1.json")).unwrap();
+    let schema: Value = serde_json::from_str(&text("events/schema/result-2.json")).unwrap();
     let event = EventSummary::default();
     let report = Report {
         ignored: Some(String::new()),
         results: Some(Published::default()),
+        watch: Some(Watched::default()),
         unlisted: 1,
         ..Report::new(Mode::Enforce, event, Instances::default(), None)
     };

@@ -11,10 +11,12 @@ use local_ec2::LocalEc2;
 use local_ec2::fault::Kind;
 use serde_json::Value;
 
+use crate::cloudwatch::{Fault, MetricsInsights};
 use crate::grace::CloudWatch;
 use crate::harness::*;
 use crate::results::{Bus, BusFault};
 use crate::samples::names;
+use crate::watch::of_a_group;
 
 /// The lines of one invocation, without those that are metrics.
 async fn log_of(settings: Settings, ec2: &LocalEc2, event: &str) -> Vec<Value> {
@@ -32,8 +34,8 @@ fn sweep() -> String {
     sample("ScheduledEvent/rule")
 }
 
-/// The log of every sample in both modes, of a sweep that spares, of refusals, and of a bus that
-/// takes nothing.
+/// The log of every sample in both modes, of a sweep that spares, of sweeps that watch refused calls, of
+/// refusals, and of a bus that takes nothing.
 async fn log_of_all() -> Vec<Value> {
     let mut lines = Vec::new();
     for name in names() {
@@ -53,6 +55,10 @@ async fn log_of_all() -> Vec<Value> {
     let denied = local_ec2([]);
     denied.model().deny(DESCRIBE, None);
     lines.extend(log_of(settings(), &denied, &sweep()).await);
+    let watched = MetricsInsights::new([(id(2), "2026-11-02T08:55:00Z", 10)]);
+    lines.extend(log_of(watched.settings(settings(), 1).await, &local_ec2([of_a_group(&id(2))]), &sweep()).await);
+    let unwatched = watched.with(Fault::Denies);
+    lines.extend(log_of(unwatched.settings(settings(), 1).await, &local_ec2([]), &sweep()).await);
     let bus = Bus::with(BusFault::Denies);
     lines.extend(log_of(bus.settings(Mode::Enforce).await, &ec2, &run_instances((0..2).map(id))).await);
     lines
@@ -88,6 +94,23 @@ async fn each_fact_is_logged_once() {
             assert_eq!(lines.len(), instances.len() + ignored + refused + with("done"), "{name}: {lines:?}");
             assert!(lines.iter().all(|line| line["report"].is_null()), "{name}: the report is not logged");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_a_sweep_finds_refused_again_and_again_is_measured_apart_from_what_an_event_named() {
+    let ec2 = local_ec2(violators(3));
+    (0..2).for_each(|n| ec2.model().deny(MODIFY, Some(&id(n))));
+    for (event, refused, in_sweep) in [(run_instances([id(0)]), 1, None), (sweep(), 0, Some(2))] {
+        let enforcer = enforcer(&ec2, settings()).await;
+        collect_log();
+        drop(enforcer.handle(&event, in_a_minute()).await);
+        let lines = log_lines();
+        let line = lines.iter().find(|line| line["target"] == "imds_enforcer::metrics").unwrap();
+        let metrics: Value = serde_json::from_str(line["message"].as_str().unwrap()).unwrap();
+        assert_eq!(metrics["InstancesRefused"], refused, "{metrics}");
+        assert_eq!(metrics["SweepInstancesRefused"], serde_json::json!(in_sweep), "{metrics}");
+        assert_eq!(metrics["InstancesLeftOver"].is_u64(), in_sweep.is_some(), "{metrics}");
     }
 }
 
@@ -197,7 +220,8 @@ fn passes(filter: &str, line: &Value) -> bool {
 
 /// The fields that the stages behind the filter use: neither syntax, nor what a stage names itself.
 fn fields(stages: &[(&str, &str)]) -> BTreeSet<String> {
-    const SYNTAX: [&str; 10] = ["as", "by", "asc", "desc", "count_distinct", "count", "latest", "pct", "max", "bin"];
+    const SYNTAX: [&str; 11] =
+        ["as", "by", "asc", "desc", "count_distinct", "count", "latest", "sum", "pct", "max", "bin"];
     let mut named = BTreeSet::new();
     let mut fields = BTreeSet::new();
     for (command, rest) in stages {
@@ -216,11 +240,11 @@ fn fields(stages: &[(&str, &str)]) -> BTreeSet<String> {
 fn queries() -> Vec<String> {
     let manual = text("events/README.md");
     let mut queries: Vec<_> = manual.lines().filter(|line| line.starts_with("filter ")).map(str::to_owned).collect();
-    assert_eq!(queries.len(), 6);
+    assert_eq!(queries.len(), 7);
     let template = text("infra/template.yaml");
     let on_dashboard = template.split("SOURCE '${LogGroup}' | ").skip(1);
     queries.extend(on_dashboard.map(|rest| rest.split("\"}").next().unwrap().to_owned()));
-    assert_eq!(queries.len(), 7);
+    assert_eq!(queries.len(), 8);
     queries
 }
 

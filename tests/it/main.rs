@@ -10,6 +10,7 @@
 )]
 
 mod claims;
+mod cloudwatch;
 mod fake;
 mod fault_stand;
 mod faults;
@@ -29,3 +30,4 @@ mod samples;
 mod scale;
 mod soak;
 mod stand_in;
+mod watch;

@@ -175,7 +175,7 @@ fn with_every_option_off_ec2_alone_is_called() {
     let mut calls = calls_of_every_service("options-off", &[]);
     assert_eq!(calls.remove(0), "none", "the warm-up names no action");
     assert!(calls.iter().all(|action| action == DESCRIBE || action == MODIFY), "{calls:?}");
-    for option in [("IMDS_RESULT_BUS", "security"), ("IMDS_GRACE_DAYS", "14")] {
+    for option in [("IMDS_RESULT_BUS", "security"), ("IMDS_GRACE_DAYS", "14"), ("IMDS_WATCH_REFUSALS", "1")] {
         let calls = calls_of_every_service(option.0, &[option]);
         assert!(calls[1..].contains(&"none".to_owned()), "a call of another service arrives here too: {calls:?}");
     }
@@ -328,6 +328,7 @@ fn bad_configuration_keeps_it_from_starting() {
         ("IMDS_GRACE_DAYS", "-1", "from 0 to 90"),
         ("IMDS_ENFORCE_SINCE", "yesterday", "a day in UTC as YYYY-MM-DD"),
         ("IMDS_SWEEP_LIMIT", "-1", "from 0 to 100000"),
+        ("IMDS_WATCH_REFUSALS", "25", "off, or a number of hours from 1 to 24"),
     ] {
         let output = run_binary(&[api, ("AWS_REGION", REGION), (variable, value)]);
         assert!(!output.status.success());

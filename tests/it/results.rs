@@ -15,7 +15,7 @@ use imds_enforcer::aws::ec2::SdkEc2;
 use imds_enforcer::aws::eventbridge::SdkEventBridge;
 use imds_enforcer::config::Mode;
 use imds_enforcer::enforce::{Enforcer, InvocationError, Options, Settings};
-use imds_enforcer::report::Report;
+use imds_enforcer::report::{InstanceReport, Report};
 use local_ec2::LocalEc2;
 use local_ec2::model::Instance;
 use serde_json::{Value, json};
@@ -30,6 +30,8 @@ use crate::stand_in::python;
 pub(crate) struct Bus {
     taken: Arc<Mutex<Vec<Value>>>,
     calls: Arc<Mutex<Vec<usize>>>,
+    /// Where each request was sent, and the authorization that it had.
+    requests: Arc<Mutex<Vec<(String, String)>>>,
     fault: Option<BusFault>,
 }
 
@@ -66,10 +68,10 @@ impl Bus {
         (200, json!({"FailedEntryCount": failed, "Entries": answers}))
     }
 
-    async fn sdk(&self) -> SdkEventBridge {
+    async fn sdk(&self, bus: &str) -> SdkEventBridge {
         let connector = SharedHttpConnector::new(self.clone());
         let config = sdk_config().http_client(http_client_fn(move |_, _| connector.clone())).load().await;
-        SdkEventBridge::new(&config, "security".to_owned())
+        SdkEventBridge::new(&config, bus.to_owned())
     }
 
     /// A bus with this fault.
@@ -80,7 +82,7 @@ impl Bus {
     /// The settings of a function that publishes to this bus.
     pub(crate) async fn settings(&self, mode: Mode) -> Settings {
         let settings = settings();
-        let options = Options { result_bus: Some(Box::new(self.sdk().await)), ..settings.options };
+        let options = Options { result_bus: Some(Box::new(self.sdk("security").await)), ..settings.options };
         Settings { mode, options, ..settings }
     }
 
@@ -88,7 +90,8 @@ impl Bus {
         enforcer(ec2, self.settings(mode).await).await
     }
 
-    fn taken(&self) -> Vec<Value> {
+    /// What it took.
+    pub(crate) fn taken(&self) -> Vec<Value> {
         self.taken.lock().unwrap().clone()
     }
 }
@@ -96,6 +99,8 @@ impl Bus {
 impl HttpConnector for Bus {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         assert_eq!(request.headers().get("x-amz-target"), Some("AWSEvents.PutEvents"));
+        let authorization = request.headers().get("authorization").unwrap_or_default().to_owned();
+        self.requests.lock().unwrap().push((request.uri().to_owned(), authorization));
         if let Some(BusFault::Drops) = self.fault {
             return HttpConnectorFuture::ready(Err(ConnectorError::io("connection closed".into())));
         }
@@ -117,7 +122,7 @@ async fn handled(ec2: &LocalEc2, event: &str, mode: Mode, bus: &Bus) -> Option<R
 }
 
 /// Hands entries to a script as standard input, and answers whether it took them and what it said.
-fn output_of(script: &str, entries: &[Value]) -> (bool, String) {
+pub(crate) fn output_of(script: &str, entries: &[Value]) -> (bool, String) {
     let mut child = Command::new(python())
         .arg(root().join("tests/it").join(script))
         .stdin(Stdio::piped())
@@ -155,33 +160,180 @@ fn of_every_origin() -> Vec<Instance> {
     instances
 }
 
-/// What a bus gets of every sample in both modes, of a sweep with every origin, and of refusals.
-async fn all_results() -> Vec<Value> {
-    let bus = Bus::default();
-    let mut expected = 0;
-    for mode in [Mode::Enforce, Mode::Observe] {
-        for name in names() {
-            let report = handled(&local_ec2(fleet()), &sample(&name), mode, &bus).await;
-            let counts = report.map(|report| report.counts).unwrap_or_default();
-            expected += counts.enforced + counts.would_enforce + counts.exempt + counts.in_use + counts.failed;
+/// How many results there are of an event: of each instance that was enforced, of those that it named
+/// and that are not as they should be, or were not, and of the sweep.
+fn expected(report: &Report) -> usize {
+    let is_sweep = report.event.name == "Scheduled Event";
+    let is_result = |it: &&InstanceReport| {
+        let failure = it.failure().filter(|it| !it.retryable && it.code != "InvalidInstanceID.Malformed");
+        match it.outcome.as_str() {
+            "enforced" => true,
+            "would_enforce" | "exempt" | "in_use" | "managed" | "created_before" => !is_sweep,
+            "compliant" | "gone" => it.details.cause.is_some(),
+            "failed" => failure.is_some() && !is_sweep,
+            _ => false,
         }
+    };
+    report.instances.iter().filter(is_result).count() + usize::from(is_sweep)
+}
+
+/// What a bus gets of every sample in this mode, and of state changes of every origin, one of which is
+/// refused.
+async fn results_of_all(mode: Mode) -> Vec<Value> {
+    let bus = Bus::default();
+    let mut count = 0;
+    for name in names() {
+        let report = handled(&local_ec2(fleet()), &sample(&name), mode, &bus).await;
+        count += report.as_ref().map_or(0, expected);
+        assert_eq!(bus.taken().len(), count, "{name}");
     }
-    assert_eq!(bus.taken().len(), expected, "one event for each violator");
-    let ec2 = local_ec2(of_every_origin());
-    ec2.model().deny(MODIFY, Some(&id(3)));
-    drop(handled(&ec2, &sample("ScheduledEvent/rule"), Mode::Enforce, &bus).await);
+    let instances = of_every_origin();
+    let events = instances.iter().map(|it| ("message", running(&it.instance_id)));
+    let event = sqs(events);
+    let ec2 = local_ec2(instances);
+    ec2.model().deny(MODIFY, Some(&id(13)));
+    drop(handled(&ec2, &event, mode, &bus).await);
     bus.taken()
 }
 
 #[tokio::test]
 async fn a_consumer_that_knows_the_schema_takes_every_result() {
-    let results = all_results().await;
-    let (took, output) = output_of("consumer.py", &results);
+    for (mode, types) in [(Mode::Enforce, 6), (Mode::Observe, 5)] {
+        let results = results_of_all(mode).await;
+        let (took, output) = output_of("consumer.py", &results);
+        assert!(took, "{output}");
+        let counts: BTreeMap<String, usize> = serde_json::from_str(&output).unwrap();
+        assert_eq!(counts.values().sum::<usize>(), results.len());
+        assert_eq!(counts.keys().filter(|it| *it != "dropped").count(), types, "{output}");
+        assert!(results.iter().all(|it| it["EventBusName"] == "security"));
+    }
+}
+
+/// The details of results of this type.
+fn details(results: &[Value], detail_type: &str) -> Vec<Value> {
+    let of_type = results.iter().filter(|it| it["DetailType"] == detail_type);
+    of_type.map(|it| serde_json::from_str(it["Detail"].as_str().unwrap()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_sweep_is_one_result_however_many_instances_it_finds_as_they_were() {
+    let bus = Bus::default();
+    let mut instances = violators(1200);
+    for (n, instance) in instances.iter_mut().enumerate() {
+        let tag = if n < 200 {
+            ("imds-exemption", "2026-11-30".to_owned())
+        } else {
+            ("aws:autoscaling:groupName", format!("group-{}", n % 70))
+        };
+        instance.tags.insert(tag.0.to_owned(), tag.1);
+    }
+    let ec2 = local_ec2(instances);
+    ec2.model().buckets.unlimited = true;
+    let report = handled(&ec2, &sample("ScheduledEvent/rule"), Mode::Observe, &bus).await.unwrap();
+    assert_eq!((report.counts.would_enforce, report.counts.exempt), (1000, 200));
+    let [digest] = &details(&bus.taken(), "IMDS Sweep Digest")[..] else { panic!("{:?}", bus.taken().len()) };
+    assert_eq!((bus.taken().len(), &digest["counts"]["would_enforce"]), (1, &1000.into()));
+    assert_eq!(digest["causes"][0], json!({"kind": "unknown", "count": 200}));
+    assert_eq!(digest["causes"].as_array().unwrap().len(), 50);
+    assert_eq!((&digest["exemptions"][0]["until"], &digest["other_exemptions"]), (&"2026-11-30".into(), &100.into()));
+    assert!(digest["summary"]["what"].as_str().unwrap().contains("1000 would be enforced"), "{digest}");
+    assert!(output_of("consumer.py", &bus.taken()).0);
+}
+
+#[tokio::test]
+async fn a_sweep_that_is_refused_says_so_in_its_digest_and_one_that_cannot_look_has_one_too() {
+    let bus = Bus::default();
+    let ec2 = local_ec2(violators(8));
+    (0..7).for_each(|n| ec2.model().deny(MODIFY, Some(&id(n))));
+    drop(handled(&ec2, &sample("ScheduledEvent/rule"), Mode::Enforce, &bus).await);
+    ec2.model().deny(DESCRIBE, None);
+    drop(handled(&ec2, &sample("ScheduledEvent/scheduler"), Mode::Enforce, &bus).await);
+    let (took, output) = output_of("consumer.py", &bus.taken());
     assert!(took, "{output}");
-    let counts: BTreeMap<String, usize> = serde_json::from_str(&output).unwrap();
-    assert_eq!(counts.values().sum::<usize>(), results.len());
-    assert_eq!(counts.len(), 4, "of each but what CloudWatch says is in use: {output}");
-    assert!(results.iter().all(|it| it["EventBusName"] == "security"));
+    let [refused, failed] = &details(&bus.taken(), "IMDS Sweep Digest")[..] else { panic!("two: {output}") };
+    assert_eq!((bus.taken().len(), &refused["refusals"][0]["count"]), (3, &7.into()), "{output}");
+    assert_eq!(refused["refusals"][0]["instance_ids"].as_array().unwrap().len(), 5);
+    assert_eq!((&failed["error"]["code"], &failed["counts"]["examined"]), (&"UnauthorizedOperation".into(), &0.into()));
+}
+
+#[tokio::test]
+async fn an_event_that_is_handled_twice_has_the_same_ids_and_a_message_its_own_event() {
+    let (bus, event) = (Bus::default(), sample("RunInstances/three"));
+    for _ in 0..2 {
+        drop(handled(&local_ec2(fleet()), &event, Mode::Enforce, &bus).await);
+    }
+    drop(handled(&local_ec2(fleet()), &sqs([("m", event.clone())]), Mode::Enforce, &bus).await);
+    let (took, output) = output_of("consumer.py", &bus.taken());
+    assert!(took, "{output}");
+    assert_eq!(output.trim(), r#"{"IMDS Tokens Required": 3, "dropped": 6}"#);
+    let event: Value = serde_json::from_str(&event).unwrap();
+    let result = &details(&bus.taken(), "IMDS Tokens Required")[0];
+    let id = format!("{}/{}", event["id"].as_str().unwrap(), result["instance_id"].as_str().unwrap());
+    assert_eq!(result["result_id"], id);
+}
+
+#[tokio::test]
+async fn in_a_batch_what_a_launch_without_ids_led_to_has_the_id_of_that_event() {
+    let bus = Bus::default();
+    let mut instances = violators(1);
+    "2026-11-02T09:14:05.000Z".clone_into(&mut instances[0].launch_time);
+    let ec2 = local_ec2(instances);
+    let event = sqs([("a", running(&id(7))), ("b", sample("RunInstances/omitted"))]);
+    drop(handled(&ec2, &event, Mode::Observe, &bus).await);
+    let [result] = &details(&bus.taken(), "IMDS Tokens Would Be Required")[..] else { panic!("one result") };
+    assert_eq!(result["event"]["name"], "RunInstances");
+    assert!(result["result_id"].as_str().unwrap().ends_with(&id(0)), "{result}");
+}
+
+#[tokio::test]
+async fn a_bus_is_called_in_the_region_of_its_arn() {
+    for (name, host, region) in [
+        ("security", "events.us-east-1.amazonaws.com", "us-east-1"),
+        ("arn:aws:events:us-east-1:111122223333:event-bus/security", "events.us-east-1.amazonaws.com", "us-east-1"),
+        ("arn:aws:events:eu-west-1:111122223333:event-bus/security", "events.eu-west-1.amazonaws.com", "eu-west-1"),
+        ("arn:aws-cn:events:cn-north-1:111122223333:event-bus/a", "events.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+    ] {
+        let bus = Bus::default();
+        let settings = settings();
+        let options = Options { result_bus: Some(Box::new(bus.sdk(name).await)), ..settings.options };
+        let ec2 = local_ec2(violators(1));
+        let enforcer = enforcer(&ec2, Settings { options, ..settings }).await;
+        drop(enforcer.handle(&run_instances([id(0)]), in_a_minute()).await);
+        let requests = bus.requests.lock().unwrap();
+        let [(uri, authorization)] = &requests[..] else { panic!("one request: {requests:?}") };
+        assert!(uri.starts_with(&format!("https://{host}/")), "{name}: {uri}");
+        assert!(authorization.contains(&format!("/{region}/events/aws4_request")), "{name}: {authorization}");
+        assert_eq!(bus.taken()[0]["EventBusName"], name);
+    }
+}
+
+/// An instance with an exemption of this reason.
+fn exempt(reason: &str) -> Instance {
+    let mut instance = Instance::new(&id(0));
+    instance.tags.insert("imds-exemption".to_owned(), format!("2026-11-30 {reason}"));
+    instance
+}
+
+#[tokio::test]
+async fn a_message_can_be_made_of_any_result_whatever_an_exemption_says() {
+    let reason = "\"legacy\"\n<b>\\u0022 C:\\new \u{202e}end";
+    let bus = Bus::default();
+    drop(handled(&local_ec2([exempt(reason)]), &running(&id(0)), Mode::Enforce, &bus).await);
+    let [result] = &details(&bus.taken(), "IMDS Exemption Used")[..] else { panic!("one result") };
+    assert_eq!(result["exemption"]["reason"], reason, "as the tag says");
+    let summary = result["summary"].as_object().unwrap();
+    for (line, value) in summary {
+        // EventBridge puts a value into a text in quotes as it is.
+        let value = value.as_str().unwrap().replace('\n', "\\n");
+        let text: String = serde_json::from_str(&format!("\"{value}\"")).unwrap();
+        assert_eq!(Value::from(text), summary[line]);
+    }
+    assert!(
+        summary["what"].as_str().unwrap().contains("exempt until 2026-11-30 ('legacy' (b)/u0022 C:/new"),
+        "{result}"
+    );
+    assert_eq!(summary["text"].as_str().unwrap().lines().count(), 5);
+    assert!(output_of("consumer.py", &bus.taken()).0);
 }
 
 #[tokio::test]
@@ -199,13 +351,15 @@ async fn a_consumer_refuses_another_version_and_what_the_schema_does_not_say() {
     assert!(changed(&|_| {}).0);
     for (why, change) in [
         (
-            "schema_version '2' is not known",
-            &(|it: &mut Value| it["schema_version"] = "2".into()) as &dyn Fn(&mut Value),
+            "schema_version '1' is not known",
+            &(|it: &mut Value| it["schema_version"] = "1".into()) as &dyn Fn(&mut Value),
         ),
         ("schema_version None is not known", &|it| drop(it.as_object_mut().unwrap().remove("schema_version"))),
         ("'colour' was unexpected", &|it| it["colour"] = "red".into()),
         ("'undo' is a required property", &|it| drop(it.as_object_mut().unwrap().remove("undo"))),
         ("is the result of an instance that is failed", &|it| it["outcome"] = "failed".into()),
+        ("has the fields of another result", &|it| it["counts"] = json!({})),
+        ("does not match", &|it| it["summary"]["what"] = "a \"quote\"".into()),
         ("is not one of", &|it| it["cause"]["kind"] = "guess".into()),
     ] {
         let (took, output) = changed(change);
@@ -215,7 +369,8 @@ async fn a_consumer_refuses_another_version_and_what_the_schema_does_not_say() {
 
 #[tokio::test]
 async fn every_command_that_is_suggested_fits_the_apis_of_aws() {
-    let (fits, output) = output_of("commands.py", &all_results().await);
+    let results = [results_of_all(Mode::Enforce).await, results_of_all(Mode::Observe).await].concat();
+    let (fits, output) = output_of("commands.py", &results);
     assert!(fits, "{output}");
     let checked: BTreeMap<String, usize> = serde_json::from_str(&output).unwrap();
     for action in [
