@@ -12,8 +12,8 @@ pub(crate) enum Fault {
     TagsUnread,
     /// Lists are asked for without what services manage.
     ListsHideManaged,
-    /// Writes wait for their turn with the description that they had.
-    StaleWrites,
+    /// An instance is described as it was when it was described first within a minute.
+    StaleDescriptions,
     /// A launch's record does not say how its instances came up, so that it attributes none.
     RecordsWithoutOptions,
     /// A launch without ids looks after every instance of the Region.
@@ -46,7 +46,7 @@ impl Fault {
             Self::ManagedUnmarked => "a managed instance is not known as one",
             Self::TagsUnread => "no tag of an instance is read",
             Self::ListsHideManaged => "lists leave out what services manage",
-            Self::StaleWrites => "a write waits for 20 s after its instance was described",
+            Self::StaleDescriptions => "a write rests on what was described up to a minute before",
             Self::RecordsWithoutOptions => "CloudTrail's event of a launch that is mended already says nothing",
             Self::CutLaunchesSweep => "a launch without ids looks after the whole Region, with the sweep off",
             Self::EventsNeverOld => "what an event names must exist for ever",

@@ -101,7 +101,7 @@ fn faults() -> [(Fault, Setup, fn(u64) -> Script, Budget); 17] {
         (Fault::ManagedUnmarked, all(), Script::quiet_days, Budget::WrongWrites),
         (Fault::TagsUnread, all(), Script::two_days, Budget::Owners),
         (Fault::ListsHideManaged, all(), Script::two_days, Budget::LoneDescribes),
-        (Fault::StaleWrites, all(), Script::day_of_the_thousand, Budget::WrongWrites),
+        (Fault::StaleDescriptions, all(), Script::day_of_the_thousand, Budget::WrongWrites),
         (Fault::RecordsWithoutOptions, all(), Script::two_days, Budget::Actors),
         (Fault::CutLaunchesSweep, all(), Script::day_of_the_thousand, Budget::WrongWrites),
         (Fault::EventsNeverOld, all(), Script::two_days, Budget::DeadLetters),

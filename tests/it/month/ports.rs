@@ -13,17 +13,17 @@ use aws_smithy_types::body::SdkBody;
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use imds_enforcer::aws::Error;
-use imds_enforcer::aws::cloudwatch::{Calls, MetadataUse};
+use imds_enforcer::aws::cloudwatch::{Calls, MetadataUse, Refusals, RefusedCalls, Window};
 use imds_enforcer::aws::ec2::{Ec2, Page, SdkEc2, Which};
 use imds_enforcer::aws::eventbridge::ResultBus;
-use imds_enforcer::instance::{InstanceId, MetadataOptions};
+use imds_enforcer::instance::{Instance, InstanceId, MetadataOptions};
 use imds_enforcer::report::result_event::ResultEvent;
 use local_ec2::exchange::reply;
 use local_ec2::model::Model;
 use local_ec2::query::Parameters;
 use tokio::time::Instant;
 
-use super::clock::SimulatedTime;
+use super::clock::{self, SimulatedTime};
 use super::fault::Fault;
 use super::truth::Truth;
 use crate::harness::{DESCRIBE, MODIFY, sdk_config};
@@ -34,12 +34,14 @@ pub(crate) struct Account {
     model: Arc<Mutex<Model>>,
     truth: Arc<Mutex<Truth>>,
     fault: Option<Fault>,
+    /// What is described again as it was, where that is the fault, and since when.
+    stale: Arc<Mutex<BTreeMap<InstanceId, (Instant, Instance)>>>,
 }
 
 impl Account {
     /// An account without instances.
     pub(crate) fn new(model: Model, truth: Truth, fault: Option<Fault>) -> Self {
-        Self { model: Arc::new(Mutex::new(model)), truth: Arc::new(Mutex::new(truth)), fault }
+        Self { model: Arc::new(Mutex::new(model)), truth: Arc::new(Mutex::new(truth)), fault, stale: Arc::default() }
     }
 
     pub(crate) fn model(&self) -> MutexGuard<'_, Model> {
@@ -48,6 +50,16 @@ impl Account {
 
     pub(crate) fn truth(&self) -> MutexGuard<'_, Truth> {
         self.truth.lock().unwrap()
+    }
+
+    /// An instance as it was when it was described first within a minute.
+    fn as_it_was(&self, instance: &Instance) -> Instance {
+        let mut stale = self.stale.lock().unwrap();
+        let (since, was) = stale.entry(instance.id.clone()).or_insert_with(|| (Instant::now(), instance.clone()));
+        if since.elapsed() > Duration::from_mins(1) {
+            (*since, *was) = (Instant::now(), instance.clone());
+        }
+        was.clone()
     }
 
     /// Does what a request asks for, and keeps account of it.
@@ -147,6 +159,9 @@ impl Ec2 for Port {
             if self.account.fault == Some(Fault::ManagedUnmarked) {
                 instance.managed_by = None;
             }
+            if self.account.fault == Some(Fault::StaleDescriptions) {
+                *instance = self.account.as_it_was(instance);
+            }
             if self.account.fault == Some(Fault::TagsUnread) {
                 instance.tags.clear();
             }
@@ -155,9 +170,6 @@ impl Ec2 for Port {
     }
 
     async fn require_tokens(&self, id: &InstanceId) -> Result<MetadataOptions, Error> {
-        if self.account.fault == Some(Fault::StaleWrites) {
-            tokio::time::sleep(Duration::from_secs(20)).await;
-        }
         self.sdk.require_tokens(id).await
     }
 
@@ -204,5 +216,20 @@ impl MetadataUse for CloudWatch {
         });
         let calls: BTreeMap<_, _> = used.map(|id| (id.clone(), 100 * u64::from(days))).collect();
         Box::pin(async move { Ok(calls) })
+    }
+}
+
+/// What an attacker goes on asking for after a downgrade was mended: sixty calls within five minutes.
+impl RefusedCalls for CloudWatch {
+    fn refused_calls(&self, window: Window) -> BoxFuture<'_, Result<Refusals, Error>> {
+        let is_within = |since: Instant| {
+            let asked = clock::time_of(since + Duration::from_mins(2));
+            window.from <= asked && asked < window.until
+        };
+        let truth = self.0.truth();
+        let attacked =
+            truth.facts.iter().filter(|(_, fact)| fact.attacked && fact.required_since.is_some_and(is_within));
+        let calls = attacked.map(|(id, _)| (id.parse().unwrap(), 60)).collect();
+        Box::pin(async move { Ok(Refusals { calls, incomplete: None }) })
     }
 }

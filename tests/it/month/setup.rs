@@ -3,7 +3,7 @@
 
 use chrono::NaiveDate;
 use imds_enforcer::config::{Config, Mode};
-use imds_enforcer::enforce::{Answer, Grace, InvocationError, Options, Settings};
+use imds_enforcer::enforce::{Answer, Grace, InvocationError, Options, Settings, Watch};
 use local_ec2::model::Instance;
 use serde_json::{Value, json};
 
@@ -54,13 +54,13 @@ impl Setup {
         Self { name: "observe", mode: Mode::Observe, template: all.template.with(&["Mode"], "observe"), ..all }
     }
 
-    /// What was there before the first day is left.
+    /// What was there before the first day is left, and refused calls are watched.
     pub(crate) fn since_the_first_day() -> Self {
         let all = Self::enforcing();
         let since: NaiveDate = first_day().date_naive();
-        let template = all.template.with(&["EnforceSince"], since.to_string());
+        let template = all.template.with(&["EnforceSince"], since.to_string()).with(&["WatchRefusals"], "1");
         let limits = Limits { since: Some(since), ..all.limits };
-        Self { name: "enforce since the first day", template, limits, ..all }
+        Self { name: "enforce since the first day, with the watch", template, limits, ..all }
     }
 
     /// What is old and in use is left.
@@ -90,11 +90,13 @@ impl Setup {
 /// What is configured beyond the default.
 fn options(config: Config, account: &Account, bus: &Bus) -> Options {
     let grace = |days| Grace { days, metadata_use: Box::new(CloudWatch(account.clone())) };
+    let watch = |hours| Watch { hours, refused_calls: Box::new(CloudWatch(account.clone())) };
     Options {
         exemptions: config.exemptions,
         enforce_since: config.enforce_since,
         grace: config.grace_days.map(grace),
         sweep_limit: config.sweep_limit,
+        watch: config.watch_refusals.map(watch),
         result_bus: config.result_bus.map(|_| Box::new(bus.clone()) as Box<_>),
     }
 }
@@ -144,7 +146,7 @@ fn change_template(setup: &mut Setup, fault: Fault) {
         | Fault::ManagedUnmarked
         | Fault::TagsUnread
         | Fault::ListsHideManaged
-        | Fault::StaleWrites
+        | Fault::StaleDescriptions
         | Fault::RecordsWithoutOptions
         | Fault::EventsNeverOld
         | Fault::RefusedComeBack

@@ -298,7 +298,7 @@ impl Simulation {
             }
             (instance.metadata_options.http_tokens.clone(), instance.metadata_options.http_endpoint.clone())
         };
-        self.account.truth().changed(id, &tokens, &endpoint, now);
+        self.account.truth().changed(id, &tokens, &endpoint, by, now);
         let event = record::modification(id, named, (&tokens, &endpoint), by, now);
         let wait = self.recording();
         self.send(event, wait, None);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use tokio::time::Instant;
 
+use super::account::ATTACKER;
 use super::clock;
 
 /// For how long a description may be relied on: what changed later could not be known.
@@ -30,6 +31,8 @@ pub(crate) struct Fact {
     pub(crate) required_since: Option<Instant>,
     /// When somebody loosened it last.
     pub(crate) loosened: Option<Instant>,
+    /// Whether that was an attacker, who goes on asking without a token for a while.
+    pub(crate) attacked: bool,
     pub(crate) gone: Option<Instant>,
     /// When the function first required tokens.
     pub(crate) enforced: Option<Instant>,
@@ -53,6 +56,7 @@ impl Fact {
             closed_since: None,
             required_since: None,
             loosened: None,
+            attacked: false,
             gone: None,
             enforced: None,
             actor_known: false,
@@ -150,8 +154,9 @@ impl Truth {
     }
 
     /// Somebody else changed an instance's options, which are these now.
-    pub(crate) fn changed(&mut self, id: &str, tokens: &str, endpoint: &str, now: Instant) {
+    pub(crate) fn changed(&mut self, id: &str, tokens: &str, endpoint: &str, by: &str, now: Instant) {
         let Some(fact) = self.facts.get_mut(id) else { return };
+        fact.attacked |= by == ATTACKER;
         let since = |was: Option<Instant>, is: bool| is.then(|| was.unwrap_or(now));
         fact.required_since = since(fact.required_since, tokens == "required");
         fact.closed_since = since(fact.closed_since, endpoint == "disabled");
