@@ -18,6 +18,8 @@ pub(crate) enum Fault {
     RecordsWithoutOptions,
     /// A launch without ids looks after every instance of the Region.
     CutLaunchesSweep,
+    /// A sweep enforces all that it finds.
+    NoPace,
     /// Whatever an event names must exist, however old the event is.
     EventsNeverOld,
     /// What EC2 refuses comes back to the queue.
@@ -49,6 +51,7 @@ impl Fault {
             Self::StaleDescriptions => "a write rests on what was described up to a minute before",
             Self::RecordsWithoutOptions => "CloudTrail's event of a launch that is mended already says nothing",
             Self::CutLaunchesSweep => "a launch without ids looks after the whole Region, with the sweep off",
+            Self::NoPace => "a sweep enforces all that it finds",
             Self::EventsNeverOld => "what an event names must exist for ever",
             Self::RefusedComeBack => "what EC2 refuses comes back to the queue",
             Self::SweepsFailForRefusals => "a sweep fails for what EC2 refuses",

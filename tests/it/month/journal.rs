@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use imds_enforcer::config::Mode;
+use imds_enforcer::enforce::{Answer, InvocationError};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -50,6 +51,8 @@ pub(crate) struct Journal {
     pub(crate) metrics: Metrics,
     pub(crate) batches: Vec<Batch>,
     pub(crate) invocations: usize,
+    /// Most instances that one sweep enforced.
+    pub(crate) most_swept: usize,
     /// Results by detail-type.
     pub(crate) results: BTreeMap<String, usize>,
     /// Messages to people, each with its detail-type and its time in seconds since 1970.
@@ -68,6 +71,7 @@ impl Journal {
             metrics: Metrics::default(),
             batches: Vec::new(),
             invocations: 0,
+            most_swept: 0,
             results: BTreeMap::new(),
             messages: Vec::new(),
             log_bytes: 0,
@@ -113,6 +117,15 @@ impl Journal {
             let note = &mut self.launches[*launch];
             note.describes += describes;
             note.is_shared |= distinct.len() > 1 || !is_calm;
+        }
+    }
+
+    /// Writes down how many instances an event that names none enforced.
+    pub(crate) fn swept(&mut self, answer: Option<&Result<Answer, InvocationError>>) {
+        if let Some(Ok(Answer::Report(report)) | Err(InvocationError::Incomplete(report))) = answer
+            && report.event.name == "Scheduled Event"
+        {
+            self.most_swept = self.most_swept.max(report.counts.enforced);
         }
     }
 

@@ -57,11 +57,8 @@ impl Metrics {
                 let dimensions = names.map(|name| (name.as_str().unwrap().to_owned(), value(name))).collect();
                 for metric in directive["Metrics"].as_array().unwrap() {
                     let name = metric["Name"].as_str().unwrap();
-                    let values = match &document[name] {
-                        Value::Array(values) => values.clone(),
-                        one => vec![one.clone()],
-                    };
-                    for value in values {
+                    let values = document[name].as_array().cloned();
+                    for value in values.unwrap_or_else(|| vec![document[name].clone()]) {
                         self.insert(key(namespace, name, &dimensions), time, value.as_f64().unwrap());
                     }
                 }

@@ -93,7 +93,7 @@ fn words(budgets: &[Budget]) -> String {
 }
 
 /// Each fault, with a deployment and days in which it shows, and the budget that it breaks.
-fn faults() -> [(Fault, Setup, fn(u64) -> Script, Budget); 17] {
+fn faults() -> [(Fault, Setup, fn(u64) -> Script, Budget); 18] {
     let (all, since, grace) = (Setup::enforcing, Setup::since_the_first_day, Setup::with_grace);
     [
         (Fault::LaunchTimeAlone, since(), Script::quiet_days, Budget::WrongWrites),
@@ -104,6 +104,7 @@ fn faults() -> [(Fault, Setup, fn(u64) -> Script, Budget); 17] {
         (Fault::StaleDescriptions, all(), Script::day_of_the_thousand, Budget::WrongWrites),
         (Fault::RecordsWithoutOptions, all(), Script::two_days, Budget::Actors),
         (Fault::CutLaunchesSweep, all(), Script::day_of_the_thousand, Budget::WrongWrites),
+        (Fault::NoPace, grace(), Script::quiet_days, Budget::Pace),
         (Fault::EventsNeverOld, all(), Script::two_days, Budget::DeadLetters),
         (Fault::RefusedComeBack, all(), Script::two_days, Budget::DeadLetters),
         (Fault::SweepsFailForRefusals, all(), Script::quiet_days, Budget::QuietAlarms),

@@ -45,6 +45,8 @@ pub(crate) struct Outcome {
     /// Calls by action, those that were throttled, and the most in five minutes.
     calls: BTreeMap<&'static str, (usize, usize, usize)>,
     wrong: BTreeMap<Wrong, usize>,
+    most_swept: usize,
+    pace: Option<usize>,
     lost: usize,
     dead_letters: usize,
     results: BTreeMap<String, usize>,
@@ -71,6 +73,7 @@ pub(crate) enum Budget {
     QuietMessages,
     Messages,
     Exposure,
+    Pace,
     DescribesOfNodes,
 }
 
@@ -87,6 +90,7 @@ impl fmt::Display for Budget {
             Self::QuietAlarms => "no alarm in a quiet week",
             Self::QuietMessages => "no message in a quiet week",
             Self::Messages => "a message for each enforcement, attribution and refusal at most",
+            Self::Pace => "no sweep enforces more than the pace",
             Self::DescribesOfNodes => "250 describes for a thousand launches in a minute",
             Self::Exposure => "half of the launches enforced within half a minute",
         })
@@ -118,6 +122,8 @@ impl Outcome {
             batches: batches(simulation),
             calls: [DESCRIBE, MODIFY].map(|action| (action, calls(&truth, action))).into(),
             wrong: count(truth.wrong.iter().map(|(wrong, _)| *wrong)),
+            most_swept: journal.most_swept,
+            pace: truth.limits.pace,
             lost: facts.values().filter(|fact| is_lost(journal, truth.limits, fact)).count(),
             dead_letters: dead_letters(simulation),
             results: journal.results.clone(),
@@ -161,6 +167,7 @@ impl Outcome {
             (Budget::QuietAlarms, self.quiet_alarms.is_empty()),
             (Budget::QuietMessages, self.quiet_messages == 0),
             (Budget::Messages, self.messages.iter().all(|(name, count)| *count <= enforced_or_told(name))),
+            (Budget::Pace, self.pace.is_none_or(|pace| self.most_swept <= pace)),
             (Budget::DescribesOfNodes, self.launches < 1000 || self.describes() <= 250),
             (Budget::Exposure, self.launches >= 1000 || median(&self.exposures) < Duration::from_secs(30)),
             (Budget::WrongWrites, self.wrong.is_empty()),
@@ -197,6 +204,7 @@ impl Outcome {
             let writes = self.wrong.get(&wrong).copied().unwrap_or_default();
             rows.push(row(&format!("writes that should not be: {}", wrong.as_str()), writes));
         }
+        rows.push(row("instances that one sweep enforced, at the most", self.most_swept));
         rows.push(row("instances lost", self.lost));
         rows.push(row("dead letters", self.dead_letters));
         for name in RESULTS {

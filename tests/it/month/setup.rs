@@ -30,14 +30,17 @@ pub(crate) struct Setup {
 /// The days for which the grace looks back.
 const GRACE_DAYS: u16 = 14;
 
+/// How many instances a sweep enforces at the most, where it has a pace.
+const PACE: usize = 20;
+
 impl Setup {
     /// Every violator is enforced, and results are published.
     pub(crate) fn enforcing() -> Self {
         let template = Template::read()
-            .with(&["Mode"], "enforce")
-            .with(&["EnforceSince"], "all")
-            .with(&["ExemptionTag"], "imds-exemption")
-            .with(&["ResultBus"], "results");
+            .with("Mode", "enforce")
+            .with("EnforceSince", "all")
+            .with("ExemptionTag", "imds-exemption")
+            .with("ResultBus", "results");
         Self {
             name: "enforce",
             mode: Mode::Enforce,
@@ -51,24 +54,24 @@ impl Setup {
     /// Nothing is written.
     pub(crate) fn observing() -> Self {
         let all = Self::enforcing();
-        Self { name: "observe", mode: Mode::Observe, template: all.template.with(&["Mode"], "observe"), ..all }
+        Self { name: "observe", mode: Mode::Observe, template: all.template.with("Mode", "observe"), ..all }
     }
 
     /// What was there before the first day is left, and refused calls are watched.
     pub(crate) fn since_the_first_day() -> Self {
         let all = Self::enforcing();
         let since: NaiveDate = first_day().date_naive();
-        let template = all.template.with(&["EnforceSince"], since.to_string()).with(&["WatchRefusals"], "1");
+        let template = all.template.with("EnforceSince", since.to_string()).with("WatchRefusals", "1");
         let limits = Limits { since: Some(since), ..all.limits };
         Self { name: "enforce since the first day, with the watch", template, limits, ..all }
     }
 
-    /// What is old and in use is left.
+    /// What is old and in use is left, and a sweep enforces a few.
     pub(crate) fn with_grace() -> Self {
         let all = Self::enforcing();
-        let template = all.template.with(&["GraceDays", "SweepGraceDays"], GRACE_DAYS);
-        let limits = Limits { grace_days: Some(GRACE_DAYS), ..all.limits };
-        Self { name: "enforce with a grace", template, limits, ..all }
+        let template = all.template.with("GraceDays", GRACE_DAYS).with("SweepLimit", PACE);
+        let limits = Limits { grace_days: Some(GRACE_DAYS), pace: Some(PACE), ..all.limits };
+        Self { name: "enforce with a grace and a pace", template, limits, ..all }
     }
 
     /// The same with a fault that is put back.
@@ -136,10 +139,11 @@ fn change_template(setup: &mut Setup, fault: Fault) {
             }
         }
         Fault::NothingButCloudTrail => {
-            *template = template.clone().with(&["StateChangeEvents"], "off").with(&["Sweep"], "off");
+            *template = template.clone().with("StateChangeEvents", "off").with("Sweep", "off");
         }
+        Fault::NoPace => *template = template.clone().with("SweepLimit", 0),
         Fault::CutLaunchesSweep => {
-            *template = template.clone().with(&["Sweep"], "off");
+            *template = template.clone().with("Sweep", "off");
             setup.limits.no_sweep = true;
         }
         Fault::LaunchTimeAlone

@@ -399,8 +399,8 @@ impl Simulation {
         let end = begin + self.deployment.function.time_out;
         let payload = payload(&trigger, self.setup.fault);
         let environment = self.idle.pop();
-        let (account, settings) =
-            (self.account.clone(), self.setup.settings(&self.deployment, &self.account, &self.bus));
+        let account = self.account.clone();
+        let settings = self.setup.settings(&self.deployment, &self.account, &self.bus);
         self.running.push(Box::pin(async move {
             let environment = if let Some(environment) = environment {
                 environment
@@ -427,6 +427,7 @@ impl Simulation {
         let answer = answer.map(|answer| setup::put_faults_into_answer(answer, messages, self.setup.fault));
         let failed = !matches!(answer, Some(Ok(_)));
         let is_calm = self.is_calm(begin);
+        self.journal.swept(answer.as_ref());
         let function = self.deployment.function.clone();
         let dimensions = [("FunctionName", function.name.as_str())];
         self.journal.metrics.add("AWS/Lambda", "Errors", &dimensions, seconds(begin), f64::from(u8::from(failed)));

@@ -101,12 +101,10 @@ impl Template {
         Self { json: json.clone(), parameters: defaults.collect() }
     }
 
-    /// The template with a value for the parameter of the first of these names that it has.
-    pub(crate) fn with(mut self, names: &[&str], value: impl Into<Value>) -> Self {
-        let declared = self.json["Parameters"].as_object().unwrap();
-        if let Some(name) = names.iter().find(|name| declared.contains_key(**name)) {
-            self.parameters.insert((*name).to_owned(), value.into());
-        }
+    /// The template with a value for a parameter.
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        assert!(self.json["Parameters"].get(name).is_some(), "the template has no parameter {name}");
+        self.parameters.insert(name.to_owned(), value.into());
         self
     }
 
@@ -170,17 +168,15 @@ impl Template {
 
     /// A value without functions of CloudFormation, or nothing for `AWS::NoValue`.
     fn resolve(&self, value: &Value) -> Option<Value> {
-        match value {
-            Value::Array(items) => Some(items.iter().filter_map(|it| self.resolve(it)).collect()),
-            Value::Object(members) => match members.iter().next() {
-                Some((word, argument)) if word == "Ref" || word.starts_with("Fn::") => self.call(word, argument),
-                _ => {
-                    let resolved = members.iter().filter_map(|(key, it)| Some((key.clone(), self.resolve(it)?)));
-                    Some(Value::Object(resolved.collect()))
-                }
-            },
-            plain => Some(plain.clone()),
+        if let Some(items) = value.as_array() {
+            return Some(items.iter().filter_map(|it| self.resolve(it)).collect());
         }
+        let Some(members) = value.as_object() else { return Some(value.clone()) };
+        if let Some((word, argument)) = members.iter().next().filter(|(word, _)| is_function(word)) {
+            return self.call(word, argument);
+        }
+        let resolved = members.iter().filter_map(|(key, it)| Some((key.clone(), self.resolve(it)?)));
+        Some(Value::Object(resolved.collect()))
     }
 
     fn call(&self, word: &str, argument: &Value) -> Option<Value> {
@@ -206,6 +202,10 @@ impl Template {
         assert!(self.json["Parameters"].get(name).is_none(), "the parameter {name} has no value");
         name.into()
     }
+}
+
+fn is_function(word: &str) -> bool {
+    word == "Ref" || word.starts_with("Fn::")
 }
 
 fn is_on(properties: &Value) -> bool {

@@ -14,6 +14,7 @@ const FRESH: Duration = Duration::from_secs(5);
 
 /// What is true of one instance.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub(crate) struct Fact {
     /// Which launch of the month it came with, if it was not there before.
     pub(crate) launch: Option<usize>,
@@ -79,6 +80,8 @@ pub(crate) struct Limits {
     pub(crate) since: Option<NaiveDate>,
     /// What is older and in use is left.
     pub(crate) grace_days: Option<u16>,
+    /// Most instances that one sweep enforces.
+    pub(crate) pace: Option<usize>,
     /// Whether nothing finds instances but events that name them or their launch.
     pub(crate) no_sweep: bool,
 }
