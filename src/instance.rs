@@ -188,6 +188,8 @@ pub struct Instance {
     pub managed_by: Option<String>,
     /// The image it was launched from.
     pub image_id: Option<String>,
+    /// The ARN of its instance profile, whose role's credentials its metadata service hands out.
+    pub instance_profile: Option<String>,
     /// When it was created: the earliest of its launch time, which moves with each start, and the times
     /// at which its primary network interface and its root volume were attached.
     pub created: Option<DateTime<Utc>>,
@@ -197,7 +199,16 @@ impl Instance {
     /// An instance of which nothing else is described.
     #[must_use]
     pub fn new(id: InstanceId, state: InstanceState, metadata_options: MetadataOptions) -> Self {
-        Self { id, state, metadata_options, tags: BTreeMap::new(), managed_by: None, image_id: None, created: None }
+        Self {
+            id,
+            state,
+            metadata_options,
+            tags: BTreeMap::new(),
+            managed_by: None,
+            image_id: None,
+            instance_profile: None,
+            created: None,
+        }
     }
 
     /// Whether it looks like a host of containers: tags of EKS, Kubernetes or ECS, or their service

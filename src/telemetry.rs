@@ -191,8 +191,12 @@ pub(crate) fn log_message(message: &Message) {
 /// were not published.
 pub(crate) fn log_done(report: &Report) {
     let Report { mode, event, counts, error, messages, results, watch, is_complete, .. } = report;
-    watch.iter().for_each(|watch| log_unwatched(event, watch));
-    results.iter().for_each(|results| log_unpublished(event, results));
+    if let Some(watch) = watch {
+        log_unwatched(event, watch);
+    }
+    if let Some(results) = results {
+        log_unpublished(event, results);
+    }
     macro_rules! log {
         ($level:ident) => {
             $level!(

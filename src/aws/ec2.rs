@@ -280,6 +280,7 @@ fn described(instance: &types::Instance) -> Result<Instance, Error> {
         tags: tags.collect(),
         managed_by: operator.map(|operator| operator.principal().unwrap_or("a service").to_owned()),
         image_id: instance.image_id().map(str::to_owned),
+        instance_profile: instance.iam_instance_profile().and_then(types::IamInstanceProfile::arn).map(str::to_owned),
         created: created(instance),
     })
 }

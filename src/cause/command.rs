@@ -21,9 +21,19 @@ impl Command {
         Self(format!("{} {name} {value}", self.0))
     }
 
-    /// The command as a value of another: the shell runs it, and puts in what it prints.
-    pub(super) fn substituted(self) -> String {
-        format!("$({})", self.0)
+    /// The command, without the lines of its output that hold this word.
+    pub(super) fn without_lines_of(self, word: &str) -> Self {
+        Self(format!("{} | grep -v {}", self.0, quoted(word)))
+    }
+
+    /// A line of the shell that keeps in a variable what the command prints.
+    pub(super) fn kept_as(self, variable: &str) -> String {
+        format!("{variable}=$({})", self.0)
+    }
+
+    /// A line of the shell that runs the command only where a test of the shell holds.
+    pub(super) fn only_if(self, test: &str) -> String {
+        format!("[ {test} ] && {}", self.0)
     }
 
     pub(super) fn into_text(self) -> String {

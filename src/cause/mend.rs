@@ -1,7 +1,12 @@
-//! What mends a cause for good: in words, and as commands of the AWS CLI that a report suggests to
-//! people. The function itself runs none of them.
+//! What mends a cause for good, as commands of the AWS CLI that a report suggests to people. The
+//! function itself runs none of them.
+//!
+//! A command is suggested only where it is safe to paste: it changes what it names and nothing else,
+//! starts from what is launched today, which it looks up itself, and never makes an older version of a
+//! launch template current. What a controller or a stack would undo, what replaces running instances
+//! and what can't be undone is told in words alone.
 
-use super::command::{Command, quoted};
+use super::command::Command;
 use super::{Kind, Origins};
 use crate::event::LaunchTemplate;
 use crate::instance::{HttpEndpoint, HttpTokens, InstanceId, MetadataOptions};
@@ -15,109 +20,43 @@ pub fn undo(id: &InstanceId, before: &MetadataOptions, region: &str) -> String {
     command.option("--http-tokens", tokens.as_str()).option("--http-endpoint", endpoint.as_str()).into_text()
 }
 
-/// What mends a cause of this kind, in words.
-pub(super) fn words(kind: Kind) -> &'static str {
+/// What mends a cause of this kind, as lines of the shell in order. Pasted line by line or as a whole,
+/// a line whose predecessor failed changes nothing.
+pub(super) fn commands(kind: Kind, origins: &Origins, region: &str) -> Vec<String> {
+    let is_declared = origins.stack.is_some();
     match kind {
-        Kind::Modification => {
-            "have whoever changed the instance leave its tokens required; this makes such changes fail"
-        }
-        Kind::LaunchCall => {
-            "have the caller ask for --metadata-options HttpTokens=required,HttpEndpoint=enabled; \
-             this makes launches that ask for optional tokens fail"
-        }
-        Kind::ElasticBeanstalk => "disable IMDSv1 in the environment",
-        Kind::Batch => "give the compute environment a launch template with HttpTokens=required, and update it",
-        Kind::EksNodeGroup => {
-            "give the node group a version of its own launch template with HttpTokens=required; \
-             the template that EKS made from it can't be changed"
-        }
-        Kind::AutoScalingGroup => {
-            "give the launch template a version with HttpTokens=required, and have the group use it; \
-             a launch configuration can't be changed: replace it by a launch template"
-        }
-        Kind::Ec2Fleet | Kind::Spot => {
-            "give the launch template a version with HttpTokens=required, and have the fleet or request use it"
-        }
-        Kind::Service => "ask whoever runs the service that launched or manages the instance",
-        Kind::LaunchTemplate => {
-            "give the launch template a version with HttpTokens=required, and have its users launch that version"
-        }
-        Kind::Defaults => {
-            "the launch asked for nothing, and neither the account's default nor the image requires tokens: \
-             either command mends that, the second for those who own the image"
-        }
-        Kind::Unknown => "look for the launch in CloudTrail's event history",
+        Kind::EksNodeGroup => show_node_group(origins, region).into_iter().collect(),
+        Kind::AutoScalingGroup | Kind::Ec2Fleet | Kind::Spot | Kind::LaunchTemplate if is_declared => Vec::new(),
+        Kind::AutoScalingGroup => for_auto_scaling_group(origins, region),
+        Kind::Ec2Fleet | Kind::Spot | Kind::LaunchTemplate => for_template(origins, region),
+        Kind::Defaults => vec![require_by_default(region)],
+        Kind::Modification
+        | Kind::LaunchCall
+        | Kind::ElasticBeanstalk
+        | Kind::Batch
+        | Kind::Emr
+        | Kind::Karpenter
+        | Kind::CloudFormation
+        | Kind::Service
+        | Kind::Terraform
+        | Kind::Unknown => Vec::new(),
     }
 }
 
-/// What mends a cause of this kind, as commands in order; `options` are those of the instance.
-pub(super) fn commands(kind: Kind, origins: &Origins, options: &MetadataOptions, region: &str) -> Vec<String> {
-    match kind {
-        Kind::Modification | Kind::LaunchCall => vec![refuse_optional(region)],
-        Kind::ElasticBeanstalk => for_environment(origins, region),
-        Kind::EksNodeGroup => for_node_group(origins, options, region),
-        Kind::AutoScalingGroup => for_auto_scaling_group(origins, options, region),
-        Kind::Ec2Fleet | Kind::Spot | Kind::LaunchTemplate => for_template(origins, options, region),
-        Kind::Defaults => for_defaults(origins, region),
-        Kind::Batch | Kind::Service | Kind::Unknown => Vec::new(),
-    }
+fn for_auto_scaling_group(origins: &Origins, region: &str) -> Vec<String> {
+    let Some(group) = &origins.auto_scaling_group else { return for_template(origins, region) };
+    let Some(template) = origins.template_id() else { return vec![show_auto_scaling_group(group, region)] };
+    for_template(origins, region).into_iter().chain(follow_by_number(group, template, region)).collect()
 }
 
-fn for_environment(origins: &Origins, region: &str) -> Vec<String> {
-    origins.beanstalk_environment.iter().map(|it| require_by_environment(it, region)).collect()
-}
-
-fn for_node_group(origins: &Origins, options: &MetadataOptions, region: &str) -> Vec<String> {
-    match (&origins.eks_cluster, &origins.eks_node_group) {
-        (Some(cluster), Some(group)) => require_by_node_group(cluster, group, options, region),
-        (Some(_) | None, _) => Vec::new(),
-    }
-}
-
-fn for_auto_scaling_group(origins: &Origins, options: &MetadataOptions, region: &str) -> Vec<String> {
-    let group = origins.auto_scaling_group.as_deref();
-    let of_group = group.and_then(|group| match &origins.launch_template {
-        Some(template) => follow_default_version(group, template, region),
-        None => Some(show_auto_scaling_group(group, region)),
-    });
-    for_template(origins, options, region).into_iter().chain(of_group).collect()
-}
-
-fn for_template(origins: &Origins, options: &MetadataOptions, region: &str) -> Vec<String> {
-    let template = origins.launch_template.as_ref();
-    template.and_then(|template| require_by_template(template, options, region)).into_iter().collect()
-}
-
-fn for_defaults(origins: &Origins, region: &str) -> Vec<String> {
-    let by_image = origins.image_id.as_ref().map(|image| require_by_image(image, region));
-    [require_by_default(region)].into_iter().chain(by_image).collect()
+fn for_template(origins: &Origins, region: &str) -> Vec<String> {
+    let template = origins.launch_template.as_ref().and_then(option_and_name);
+    template.map(|(option, name)| require_by_template(option, name, region)).unwrap_or_default()
 }
 
 /// Has launches that ask for nothing come up with tokens required.
 fn require_by_default(region: &str) -> String {
     Command::new("ec2 modify-instance-metadata-defaults", region).option("--http-tokens", "required").into_text()
-}
-
-/// Has launches and changes that ask for optional tokens fail.
-fn refuse_optional(region: &str) -> String {
-    let command = Command::new("ec2 modify-instance-metadata-defaults", region);
-    command.option("--http-tokens-enforced", "enabled").into_text()
-}
-
-/// Has launches from an image come up with tokens required.
-fn require_by_image(image_id: &str, region: &str) -> String {
-    let command = Command::new("ec2 modify-image-attribute", region).option("--image-id", image_id);
-    command.option("--imds-support", "Value=v2.0").into_text()
-}
-
-/// Creates a version of the template that requires tokens, and has it be the default. All options
-/// of the instance are named, so that none falls back to EC2's default.
-fn require_by_template(template: &LaunchTemplate, options: &MetadataOptions, region: &str) -> Option<String> {
-    let (option, name) = option_and_name(template)?;
-    let source = template.version.as_deref().unwrap_or("$Default");
-    let create = new_version(option, &quoted(name), &quoted(source), options, region);
-    let command = Command::new("ec2 modify-launch-template", region).option(option, name);
-    Some(command.raw("--default-version", &create).into_text())
 }
 
 /// The option that names the template, and its value.
@@ -126,29 +65,53 @@ fn option_and_name(template: &LaunchTemplate) -> Option<(&'static str, &str)> {
     id.or_else(|| template.name.as_deref().map(|name| ("--launch-template-name", name)))
 }
 
-/// Creates a version of a template and answers with its number.
-fn new_version(option: &str, template: &str, source: &str, options: &MetadataOptions, region: &str) -> String {
-    let command = Command::new("ec2 create-launch-template-version", region).raw(option, template);
-    let command = command.raw("--source-version", source).option("--launch-template-data", &launch_data(options));
-    command.option("--query", "LaunchTemplateVersion.VersionNumber").option("--output", "text").substituted()
+/// What a new version changes: it requires tokens, and keeps the other metadata options of the version
+/// that it is made from. EC2 drops the snapshots of the block devices unless they are sent again. A
+/// version that requires tokens already has nothing to change.
+const CHANGE: &str = "LaunchTemplateVersions[?LaunchTemplateData.MetadataOptions.HttpTokens!=`\"required\"`]|[0].\
+                      LaunchTemplateData.{MetadataOptions:merge(MetadataOptions||`{}`,{HttpTokens:`\"required\"`}),\
+                      BlockDeviceMappings:BlockDeviceMappings||`[]`}";
+
+/// The number of a described version.
+const NUMBER: &str = "LaunchTemplateVersions[].VersionNumber";
+
+/// Creates a version of the template that requires tokens, from the latest one: no other version could
+/// be the source, since a new version is the latest one from then on. It is the default afterwards only
+/// where its source was.
+fn require_by_template(option: &str, name: &str, region: &str) -> Vec<String> {
+    let of_template = |action: &str| Command::new(action, region).option(option, name);
+    let describe = || of_template("ec2 describe-launch-template-versions");
+    let number =
+        |version: &str| describe().option("--versions", version).option("--query", NUMBER).option("--output", "text");
+    let change = describe().raw("--versions", "\"$LATEST\"").option("--query", CHANGE).option("--output", "json");
+    let create = of_template("ec2 create-launch-template-version").raw("--source-version", "\"$LATEST\"");
+    let create = create.raw("--launch-template-data", "\"${CHANGE:?}\"");
+    let create = create.option("--query", "LaunchTemplateVersion.VersionNumber").option("--output", "text");
+    let follow = of_template("ec2 modify-launch-template").raw("--default-version", "\"${CREATED:?}\"");
+    vec![
+        number("$Latest").kept_as("LATEST"),
+        number("$Default").kept_as("DEFAULT"),
+        // EC2 answers with a state of the options, which a request can't have.
+        change.without_lines_of("\"State\"").kept_as("CHANGE"),
+        create.kept_as("CREATED"),
+        follow.only_if("\"$DEFAULT\" = \"$LATEST\""),
+    ]
 }
 
-fn launch_data(options: &MetadataOptions) -> String {
-    let limit = options.http_put_response_hop_limit.map(|limit| format!(",HttpPutResponseHopLimit={limit}"));
-    let others =
-        [("HttpProtocolIpv6", &options.http_protocol_ipv6), ("InstanceMetadataTags", &options.instance_metadata_tags)];
-    let others = others.into_iter().filter_map(|(name, value)| Some(format!(",{name}={}", value.as_ref()?)));
-    let others: String = limit.into_iter().chain(others).collect();
-    format!("MetadataOptions={{HttpTokens=required,HttpEndpoint=enabled{others}}}")
-}
-
-/// Has an Auto Scaling group launch the template's default version.
-fn follow_default_version(group: &str, template: &LaunchTemplate, region: &str) -> Option<String> {
-    let (option, name) = option_and_name(template)?;
-    let key = if option == "--launch-template-id" { "LaunchTemplateId" } else { "LaunchTemplateName" };
-    let command = Command::new("autoscaling update-auto-scaling-group", region);
-    let command = command.option("--auto-scaling-group-name", group);
-    Some(command.option("--launch-template", &format!("{key}={name},Version=$Default")).into_text())
+/// Has an Auto Scaling group launch the version that was created, if it launches the version that this
+/// one was made from, and names it by its number. A group that names `$Latest` or `$Default` needs no
+/// change, and one with a mixed instances policy would lose it.
+fn follow_by_number(group: &str, template: &str, region: &str) -> [String; 2] {
+    let query = format!(
+        "\"AutoScalingGroups[?LaunchTemplate.LaunchTemplateId=='{template}' && LaunchTemplate.Version=='$LATEST']\
+         .AutoScalingGroupName\""
+    );
+    let find = Command::new("autoscaling describe-auto-scaling-groups", region);
+    let find = find.option("--auto-scaling-group-names", group).raw("--query", &query).option("--output", "text");
+    let update = Command::new("autoscaling update-auto-scaling-group", region);
+    let update = update.raw("--auto-scaling-group-name", "\"$GROUP\"");
+    let update = update.raw("--launch-template", &format!("LaunchTemplateId={template},Version=\"${{CREATED:?}}\""));
+    [find.kept_as("GROUP"), update.only_if("-n \"$GROUP\"")]
 }
 
 /// Shows what an Auto Scaling group launches.
@@ -157,26 +120,13 @@ fn show_auto_scaling_group(group: &str, region: &str) -> String {
     command.option("--auto-scaling-group-names", group).into_text()
 }
 
-/// Gives a managed node group a version of its own launch template that requires tokens. EKS
-/// derives a further template from it, which is the one that instances are tagged with.
-fn require_by_node_group(cluster: &str, node_group: &str, options: &MetadataOptions, region: &str) -> Vec<String> {
-    let of_group = |command: Command| command.option("--cluster-name", cluster).option("--nodegroup-name", node_group);
-    let describe = of_group(Command::new("eks describe-nodegroup", region));
-    let ask = |field: &str| {
-        let command = describe.clone().option("--query", &format!("nodegroup.launchTemplate.{field}"));
-        command.option("--output", "text").substituted()
-    };
-    let create = new_version("--launch-template-id", "$TEMPLATE", &ask("version"), options, region);
-    let update = of_group(Command::new("eks update-nodegroup-version", region));
-    let update = update.raw("--launch-template", "id=$TEMPLATE,version=$VERSION").into_text();
-    vec![format!("TEMPLATE={}", ask("id")), format!("VERSION={create}"), update]
-}
-
-/// Has an Elastic Beanstalk environment launch instances with tokens required.
-fn require_by_environment(environment: &str, region: &str) -> String {
-    let setting = "Namespace=aws:autoscaling:launchconfiguration,OptionName=DisableIMDSv1,Value=true";
-    let command = Command::new("elasticbeanstalk update-environment", region);
-    command.option("--environment-name", environment).option("--option-settings", setting).into_text()
+/// Shows which launch template a managed node group names, which is another than its nodes are tagged
+/// with.
+fn show_node_group(origins: &Origins, region: &str) -> Option<String> {
+    let command =
+        Command::new("eks describe-nodegroup", region).option("--cluster-name", origins.eks_cluster.as_ref()?);
+    let command = command.option("--nodegroup-name", origins.eks_node_group.as_ref()?);
+    Some(command.option("--query", "nodegroup.launchTemplate").into_text())
 }
 
 #[cfg(test)]
@@ -185,56 +135,60 @@ mod tests {
 
     const REGION: &str = "us-east-1";
 
-    fn options() -> MetadataOptions {
-        MetadataOptions {
-            http_tokens: Some(HttpTokens::Optional),
-            http_endpoint: Some(HttpEndpoint::Enabled),
-            http_put_response_hop_limit: Some(3),
-            http_protocol_ipv6: Some("disabled".to_owned()),
-            ..MetadataOptions::default()
-        }
-    }
-
     #[test]
     fn undo_gives_back_what_was_changed_and_nothing_else() {
         let id = "i-1a2b3c4d".parse().unwrap();
+        let options = MetadataOptions { http_put_response_hop_limit: Some(3), ..MetadataOptions::default() };
         let expected = "aws ec2 modify-instance-metadata-options --region us-east-1 --instance-id i-1a2b3c4d \
                         --http-tokens optional --http-endpoint enabled";
-        assert_eq!(undo(&id, &options(), REGION), expected);
+        assert_eq!(undo(&id, &options, REGION), expected);
         assert_eq!(undo(&id, &MetadataOptions::default(), REGION), expected);
     }
 
     #[test]
-    fn a_template_keeps_the_options_that_the_instance_has() {
-        let template = LaunchTemplate { id: Some("lt-1".to_owned()), name: None, version: Some("7".to_owned()) };
+    fn a_new_version_is_made_from_the_latest_whichever_version_the_instance_has() {
+        let of_version = |version: Option<&str>| Origins {
+            launch_template: Some(LaunchTemplate {
+                id: Some("lt-1".to_owned()),
+                name: None,
+                version: version.map(str::to_owned),
+            }),
+            ..Origins::default()
+        };
+        let commands = |version| commands(Kind::LaunchTemplate, &of_version(version), REGION);
+        let [latest, default, change, create, follow] = commands(Some("3")).try_into().unwrap();
+        for version in [None, Some("12"), Some("$Latest"), Some("$Default")] {
+            assert_eq!(commands(version), [&*latest, &default, &change, &create, &follow]);
+        }
+        assert!(latest.starts_with("LATEST=$(aws ec2 describe-launch-template-versions "), "{latest}");
+        assert!(latest.contains("--versions '$Latest'") && default.contains("--versions '$Default'"));
+        assert!(change.ends_with(" --output json | grep -v '\"State\"')"), "{change}");
         assert_eq!(
-            require_by_template(&template, &options(), REGION).unwrap(),
-            "aws ec2 modify-launch-template --region us-east-1 --launch-template-id lt-1 --default-version \
-             $(aws ec2 create-launch-template-version --region us-east-1 --launch-template-id lt-1 --source-version 7 \
-             --launch-template-data 'MetadataOptions={HttpTokens=required,HttpEndpoint=enabled,\
-             HttpPutResponseHopLimit=3,HttpProtocolIpv6=disabled}' \
+            create,
+            "CREATED=$(aws ec2 create-launch-template-version --region us-east-1 --launch-template-id lt-1 \
+             --source-version \"$LATEST\" --launch-template-data \"${CHANGE:?}\" \
              --query LaunchTemplateVersion.VersionNumber --output text)"
+        );
+        assert_eq!(
+            follow,
+            "[ \"$DEFAULT\" = \"$LATEST\" ] && aws ec2 modify-launch-template --region us-east-1 \
+             --launch-template-id lt-1 --default-version \"${CREATED:?}\""
         );
     }
 
     #[test]
     fn what_others_wrote_stays_one_word_in_every_command() {
-        for name in ["$(reboot)", "a b", "';reboot;'", "`reboot`", "\"a\" $TEMPLATE"] {
-            for kind in [
-                Kind::ElasticBeanstalk,
-                Kind::EksNodeGroup,
-                Kind::AutoScalingGroup,
-                Kind::Spot,
-                Kind::LaunchTemplate,
-                Kind::Defaults,
-            ] {
+        for name in ["$(reboot)", "a b", "';reboot;'", "`reboot`", "\"a\" $LATEST"] {
+            for kind in Kind::ALL {
                 let words = |name: &str| {
-                    let words = commands(kind, &all_named(name), &options(), REGION).join(" ");
+                    let words = commands(kind, &all_named(name), REGION).join(" ");
                     shlex::split(&words).unwrap()
                 };
                 let expected: Vec<_> = words("benign").iter().map(|word| word.replace("benign", name)).collect();
                 assert_eq!(words(name), expected);
-                assert!(expected.iter().any(|word| word.contains(name)), "{kind:?}");
+                let names = ["auto_scaling_group", "eks_node_group", "ec2_fleet", "spot", "launch_template"];
+                let has_name = expected.iter().any(|word| word.contains(name));
+                assert_eq!(has_name, names.contains(&kind.as_str()), "{kind:?}");
             }
         }
     }
@@ -246,6 +200,8 @@ mod tests {
             auto_scaling_group: name(),
             eks_cluster: name(),
             eks_node_group: name(),
+            karpenter_node_class: name(),
+            emr_cluster: name(),
             beanstalk_environment: name(),
             image_id: name(),
             ..Origins::default()
@@ -255,29 +211,64 @@ mod tests {
     #[test]
     fn an_auto_scaling_group_with_a_template_is_to_follow_it_and_one_without_is_shown() {
         let mut origins = Origins { auto_scaling_group: Some("web".to_owned()), ..Origins::default() };
-        let commands = |origins: &Origins| commands(Kind::AutoScalingGroup, origins, &options(), REGION);
-        assert_eq!(
-            commands(&origins),
-            ["aws autoscaling describe-auto-scaling-groups --region us-east-1 --auto-scaling-group-names web"]
-        );
+        let commands = |origins: &Origins| commands(Kind::AutoScalingGroup, origins, REGION);
+        let show = "aws autoscaling describe-auto-scaling-groups --region us-east-1 --auto-scaling-group-names web";
+        assert_eq!(commands(&origins), [show]);
         origins.launch_template = Some(LaunchTemplate { id: Some("lt-1".to_owned()), name: None, version: None });
-        let follow = "aws autoscaling update-auto-scaling-group --region us-east-1 --auto-scaling-group-name web \
-                      --launch-template 'LaunchTemplateId=lt-1,Version=$Default'";
-        assert_eq!((commands(&origins).len(), commands(&origins)[1].as_str()), (2, follow));
+        let follow = "[ -n \"$GROUP\" ] && aws autoscaling update-auto-scaling-group --region us-east-1 \
+                      --auto-scaling-group-name \"$GROUP\" \
+                      --launch-template LaunchTemplateId=lt-1,Version=\"${CREATED:?}\"";
+        assert_eq!((commands(&origins).len(), commands(&origins)[6].as_str()), (7, follow));
         origins.auto_scaling_group = None;
-        assert_eq!(commands(&origins).len(), 1);
+        assert_eq!(commands(&origins).len(), 5);
+        for no_id in ["lt-1'] || `true`", "lt-\"", "web"] {
+            origins.auto_scaling_group = Some("web".to_owned());
+            origins.launch_template = Some(LaunchTemplate { id: Some(no_id.to_owned()), name: None, version: None });
+            assert_eq!(commands(&origins), [show], "{no_id}");
+        }
     }
 
     #[test]
-    fn a_node_group_is_updated_only_where_its_cluster_is_known() {
+    fn what_a_stack_declares_or_a_controller_undoes_has_no_command() {
+        for kind in Kind::ALL {
+            let mut origins = all_named("blue");
+            let has_commands = |origins: &Origins| !commands(kind, origins, REGION).is_empty();
+            let expected = match kind {
+                Kind::AutoScalingGroup | Kind::Ec2Fleet | Kind::Spot | Kind::LaunchTemplate => (true, false),
+                Kind::EksNodeGroup | Kind::Defaults => (true, true),
+                Kind::Modification
+                | Kind::LaunchCall
+                | Kind::ElasticBeanstalk
+                | Kind::Batch
+                | Kind::Emr
+                | Kind::Karpenter
+                | Kind::CloudFormation
+                | Kind::Service
+                | Kind::Terraform
+                | Kind::Unknown => (false, false),
+            };
+            let by_hand = has_commands(&origins);
+            origins.stack = Some("shop".to_owned());
+            assert_eq!((by_hand, has_commands(&origins)), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_undone_is_no_command() {
+        let origins = all_named("ami-1");
+        let commands = Kind::ALL.into_iter().flat_map(|kind| commands(kind, &origins, REGION));
+        assert!(commands.into_iter().all(|it| !it.contains("modify-image-attribute")));
+    }
+
+    #[test]
+    fn a_node_group_is_shown_only_where_its_cluster_is_known() {
         let mut origins = all_named("blue");
-        let commands = |origins: &Origins| commands(Kind::EksNodeGroup, origins, &options(), REGION);
-        let [template, version, update] = commands(&origins).try_into().unwrap();
-        assert!(template.starts_with("TEMPLATE=$(aws eks describe-nodegroup "), "{template}");
-        let create = "VERSION=$(aws ec2 create-launch-template-version --region us-east-1 --launch-template-id $TEMPLATE \
-                      --source-version $(aws eks describe-nodegroup ";
-        assert!(version.starts_with(create), "{version}");
-        assert!(update.ends_with(" --launch-template id=$TEMPLATE,version=$VERSION"), "{update}");
+        let commands = |origins: &Origins| commands(Kind::EksNodeGroup, origins, REGION);
+        assert_eq!(
+            commands(&origins),
+            ["aws eks describe-nodegroup --region us-east-1 --cluster-name blue --nodegroup-name blue \
+              --query nodegroup.launchTemplate"]
+        );
         origins.eks_cluster = None;
         assert!(commands(&origins).is_empty());
     }

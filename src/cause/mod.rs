@@ -4,13 +4,20 @@
 //! guesses: what neither of them says is `unknown`. No decision depends on it.
 
 mod command;
+mod kind;
 pub mod mend;
+mod origins;
+mod words;
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use crate::event::{Call, Caller, LaunchTemplate, Origin};
+use self::kind::CLOUD_FORMATION;
+pub use self::kind::Kind;
+pub use self::origins::Origins;
+use self::origins::{Tags, clip};
+use crate::event::{Call, Caller, Origin};
 use crate::instance::Instance;
 
 /// Why an instance's tokens are not required.
@@ -33,6 +40,12 @@ pub struct Cause {
     pub service: Option<String>,
     /// The address that the call came from, or a service's name; `unknown` where none is recorded.
     pub source_address: String,
+    /// The program that called, as it names itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+    /// The ARN of the instance profile whose credentials a modification left open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_profile: Option<String>,
     /// What the instance belongs to.
     #[serde(flatten)]
     pub origins: Origins,
@@ -43,80 +56,12 @@ pub struct Cause {
     pub commands: Vec<String>,
 }
 
-/// What is to be mended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Somebody changed the instance after its launch.
-    Modification,
-    /// The `RunInstances` call itself asked for optional tokens.
-    LaunchCall,
-    /// An Elastic Beanstalk environment.
-    ElasticBeanstalk,
-    /// AWS Batch.
-    Batch,
-    /// A managed node group of EKS.
-    EksNodeGroup,
-    /// An Auto Scaling group.
-    AutoScalingGroup,
-    /// An EC2 Fleet.
-    Ec2Fleet,
-    /// A Spot request or Spot Fleet.
-    Spot,
-    /// Another service of AWS, which called or manages the instance.
-    Service,
-    /// A launch template.
-    LaunchTemplate,
-    /// The launch asked for nothing: the account's default and the image decided.
-    Defaults,
-    /// Neither the event nor the instance's description says.
-    Unknown,
-}
-
-impl Kind {
-    /// The word that the report has for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Modification => "modification",
-            Self::LaunchCall => "launch_call",
-            Self::ElasticBeanstalk => "elastic_beanstalk",
-            Self::Batch => "batch",
-            Self::EksNodeGroup => "eks_node_group",
-            Self::AutoScalingGroup => "auto_scaling_group",
-            Self::Ec2Fleet => "ec2_fleet",
-            Self::Spot => "spot",
-            Self::Service => "service",
-            Self::LaunchTemplate => "launch_template",
-            Self::Defaults => "defaults",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-impl Serialize for Kind {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
 impl Cause {
     /// The name or id of what is to be mended, if it has one.
     #[must_use]
     pub fn belongs_to(&self) -> Option<&str> {
-        let it = &self.origins;
-        let template = it.launch_template.as_ref().and_then(|it| it.id.as_ref().or(it.name.as_ref()));
-        let name = match self.kind {
-            Kind::ElasticBeanstalk => it.beanstalk_environment.as_ref(),
-            Kind::EksNodeGroup => it.eks_node_group.as_ref(),
-            Kind::AutoScalingGroup => it.auto_scaling_group.as_ref(),
-            Kind::Ec2Fleet => it.fleet.as_ref(),
-            Kind::Spot => it.spot_fleet.as_ref(),
-            Kind::Service => it.operator.as_ref().or(self.service.as_ref()),
-            Kind::LaunchTemplate => template,
-            Kind::Defaults => it.image_id.as_ref(),
-            Kind::Modification | Kind::LaunchCall | Kind::Batch | Kind::Unknown => None,
-        };
-        name.map(String::as_str)
+        let calling_service = self.service.as_ref().filter(|_| self.kind == Kind::Service);
+        self.origins.to_be_mended(self.kind).or(calling_service).map(String::as_str)
     }
 }
 
@@ -128,9 +73,13 @@ impl fmt::Display for Cause {
             auto_scaling_group,
             eks_cluster,
             eks_node_group,
+            karpenter_node_class,
+            karpenter_node_pool,
+            emr_cluster,
             fleet,
             spot_fleet,
             beanstalk_environment,
+            stack,
             operator,
             image_id,
         } = &self.origins;
@@ -141,9 +90,13 @@ impl fmt::Display for Cause {
             ("Auto Scaling group", auto_scaling_group.as_ref()),
             ("EKS cluster", eks_cluster.as_ref()),
             ("node group", eks_node_group.as_ref()),
+            ("EC2NodeClass", karpenter_node_class.as_ref()),
+            ("NodePool", karpenter_node_pool.as_ref()),
+            ("EMR cluster", emr_cluster.as_ref()),
             ("fleet", fleet.as_ref()),
             ("Spot Fleet", spot_fleet.as_ref()),
             ("environment", beanstalk_environment.as_ref()),
+            ("stack", stack.as_ref()),
             ("managed by", operator.as_ref()),
             ("image", image_id.as_ref()),
         ] {
@@ -159,74 +112,12 @@ impl fmt::Display for Cause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
-    /// The call that the event records.
+    /// The event: the call that it records, or tags that this call gave.
     Event,
     /// The instance's description: its tags, its operator.
     Description,
     /// Nothing.
     None,
-}
-
-/// What an instance belongs to, as its tags and the call name it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Origins {
-    /// The launch template.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub launch_template: Option<LaunchTemplate>,
-    /// The Auto Scaling group's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub auto_scaling_group: Option<String>,
-    /// The EKS cluster's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub eks_cluster: Option<String>,
-    /// The managed node group's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub eks_node_group: Option<String>,
-    /// The EC2 Fleet's id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fleet: Option<String>,
-    /// The Spot Fleet's id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub spot_fleet: Option<String>,
-    /// The Elastic Beanstalk environment's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub beanstalk_environment: Option<String>,
-    /// The service that manages the instance.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub operator: Option<String>,
-    /// The image.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_id: Option<String>,
-}
-
-/// Longest text that is taken over: a tag's value has at most 256 characters.
-const TEXT_CHARS: usize = 256;
-
-impl Origins {
-    fn of(instance: &Instance, origin: Option<&Origin>) -> Self {
-        let clip = |text: &String| text.chars().take(TEXT_CHARS).collect::<String>();
-        let tag = |key: &str| instance.tags.get(key).map(clip);
-        let named_by_call = origin.and_then(|origin| match &origin.call {
-            Call::RunInstances { launch_template, .. } => launch_template.clone(),
-            Call::ModifyInstanceMetadataOptions { .. } => None,
-        });
-        let tagged = tag("aws:ec2launchtemplate:id").map(|id| LaunchTemplate {
-            id: Some(id),
-            name: None,
-            version: tag("aws:ec2launchtemplate:version"),
-        });
-        Self {
-            launch_template: tagged.or(named_by_call),
-            auto_scaling_group: tag("aws:autoscaling:groupName"),
-            eks_cluster: ["eks:cluster-name", "aws:eks:cluster-name", "eks:eks-cluster-name"].into_iter().find_map(tag),
-            eks_node_group: tag("eks:nodegroup-name"),
-            fleet: tag("aws:ec2:fleet-id"),
-            spot_fleet: tag("aws:ec2spot:fleet-request-id"),
-            beanstalk_environment: tag("elasticbeanstalk:environment-name"),
-            operator: instance.managed_by.as_ref().map(clip),
-            image_id: instance.image_id.clone(),
-        }
-    }
 }
 
 /// Why the tokens of `instance`, of `region`, are or were not required; `origin` is the call by
@@ -238,12 +129,13 @@ pub fn cause(instance: &Instance, origin: Option<&Origin>, region: &str) -> Caus
     let caller = origin.filter(|it| is_responsible(it, instance)).map(|it| it.caller.clone()).unwrap_or_default();
     let (kind, evidence) = asked_for
         .map(|kind| (kind, Evidence::Event))
-        .or_else(|| kind_by_description(&origins, instance).map(|kind| (kind, Evidence::Description)))
-        .or_else(|| kind_by_service(caller.service.as_deref()?).map(|kind| (kind, Evidence::Event)))
-        .or_else(|| kind_by_template(&origins, instance))
-        .or_else(|| kind_by_caller(origin?, &caller).map(|kind| (kind, Evidence::Event)))
+        .or_else(|| kind_by_belonging(instance, origin))
+        .or_else(|| kind_by_caller(&caller).map(|kind| (kind, Evidence::Event)))
+        .or_else(|| kind_by_template(&origins, instance, origin))
+        .or_else(|| kind_by_launch(origin?, &caller).map(|kind| (kind, Evidence::Event)))
         .unwrap_or((Kind::Unknown, Evidence::None));
-    let commands = mend::commands(kind, &origins, &instance.metadata_options, region);
+    let commands = mend::commands(kind, &origins, region);
+    let instance_profile = instance.instance_profile.as_deref().filter(|_| kind == Kind::Modification);
     let (role, session) = caller.actor.as_deref().and_then(role_and_session).unzip();
     let unknown = || "unknown".to_owned();
     Cause {
@@ -254,8 +146,10 @@ pub fn cause(instance: &Instance, origin: Option<&Origin>, region: &str) -> Caus
         session,
         service: caller.service,
         source_address: caller.source_address.unwrap_or_else(unknown),
+        user_agent: caller.user_agent.as_deref().map(clip),
+        instance_profile: instance_profile.map(clip),
+        mend: words::words(kind, &origins),
         origins,
-        mend: mend::words(kind),
         commands,
     }
 }
@@ -281,8 +175,7 @@ fn is_responsible(origin: &Origin, instance: &Instance) -> bool {
 fn kind_by_request(origin: &Origin, instance: &Instance) -> Option<Kind> {
     match &origin.call {
         Call::RunInstances { .. } if launched_with_tokens_required(origin, instance) => Some(Kind::Modification),
-        // A service asks for what a group, a fleet or a template of the account's says.
-        Call::RunInstances { http_tokens, .. } if origin.caller.service.is_none() => {
+        Call::RunInstances { http_tokens, .. } if asks_for_itself(&origin.caller) => {
             http_tokens.as_ref().is_some_and(|tokens| tokens != "required").then_some(Kind::LaunchCall)
         }
         Call::RunInstances { .. } => None,
@@ -290,43 +183,40 @@ fn kind_by_request(origin: &Origin, instance: &Instance) -> Option<Kind> {
     }
 }
 
-/// The kind, by what the instance's description says that it belongs to, the most special first.
-fn kind_by_description(origins: &Origins, instance: &Instance) -> Option<Kind> {
-    let is_of_batch = instance.tags.contains_key("AWSBatchServiceTag");
-    let facts = [
-        (origins.operator.is_some(), Kind::Service),
-        (origins.beanstalk_environment.is_some(), Kind::ElasticBeanstalk),
-        (is_of_batch, Kind::Batch),
-        (origins.eks_node_group.is_some(), Kind::EksNodeGroup),
-        (origins.auto_scaling_group.is_some(), Kind::AutoScalingGroup),
-        (origins.fleet.is_some(), Kind::Ec2Fleet),
-        (origins.spot_fleet.is_some(), Kind::Spot),
-    ];
-    facts.into_iter().find_map(|(holds, kind)| holds.then_some(kind))
+/// Whether what a call asks for is its caller's own will: any other service asks for what a group, a
+/// fleet or a template of the account's says, and CloudFormation hands on what a stack says.
+fn asks_for_itself(caller: &Caller) -> bool {
+    caller.service.as_deref().is_none_or(|service| service == CLOUD_FORMATION)
 }
 
-/// The kind, by a service that launches what the account has configured there: that is to be mended,
-/// also where the service launched from a template.
-fn kind_by_service(service: &str) -> Option<Kind> {
-    match service {
-        "batch.amazonaws.com" => Some(Kind::Batch),
-        "elasticbeanstalk.amazonaws.com" => Some(Kind::ElasticBeanstalk),
-        "spot.amazonaws.com" | "spotfleet.amazonaws.com" => Some(Kind::Spot),
-        "ec2fleet.amazonaws.com" => Some(Kind::Ec2Fleet),
-        "autoscaling.amazonaws.com" => Some(Kind::AutoScalingGroup),
-        _ => None,
+/// The kind, by what the instance belongs to, the most special first.
+fn kind_by_belonging(instance: &Instance, origin: Option<&Origin>) -> Option<(Kind, Evidence)> {
+    let is_managed = instance.managed_by.is_some();
+    let managed = is_managed.then_some((Kind::Service, Evidence::Description));
+    managed.or_else(|| Tags::of(instance, origin).kind())
+}
+
+/// The kind, by who called, if that is the account's own way to launch.
+fn kind_by_caller(caller: &Caller) -> Option<Kind> {
+    match caller.service.as_deref() {
+        Some(service) => Kind::of_service(service),
+        None => caller.user_agent.as_deref().is_some_and(is_terraform).then_some(Kind::Terraform),
     }
 }
 
-/// The launch template, if the instance's tags or the call name one.
-fn kind_by_template(origins: &Origins, instance: &Instance) -> Option<(Kind, Evidence)> {
-    origins.launch_template.as_ref()?;
-    let is_tagged = instance.tags.contains_key("aws:ec2launchtemplate:id");
-    Some((Kind::LaunchTemplate, if is_tagged { Evidence::Description } else { Evidence::Event }))
+/// Whether a program names itself as Terraform's, or as its provider's of AWS, which other programs run too.
+fn is_terraform(user_agent: &str) -> bool {
+    user_agent.contains("Terraform/") || user_agent.contains("terraform-provider-aws/")
 }
 
-/// The kind, by who called for a launch that did not ask for it, or what decided in its place.
-fn kind_by_caller(origin: &Origin, caller: &Caller) -> Option<Kind> {
+/// The launch template, if the instance's tags or the call name one.
+fn kind_by_template(origins: &Origins, instance: &Instance, origin: Option<&Origin>) -> Option<(Kind, Evidence)> {
+    origins.launch_template.as_ref()?;
+    Some((Kind::LaunchTemplate, Tags::of(instance, origin).names_template().unwrap_or(Evidence::Event)))
+}
+
+/// The kind, by a launch that did not ask for it: who called, or what decided in its place.
+fn kind_by_launch(origin: &Origin, caller: &Caller) -> Option<Kind> {
     let Call::RunInstances { is_whole, spot, .. } = &origin.call else { return None };
     match caller.service {
         Some(_) => Some(Kind::Service),
@@ -354,6 +244,7 @@ mod tests {
     const ID: &str = "i-0123456789abcdef0";
     const GROUP: (&str, &str) = ("aws:autoscaling:groupName", "web-blue");
     const TEMPLATE: (&str, &str) = ("aws:ec2launchtemplate:id", "lt-1");
+    const STACK: (&str, &str) = ("aws:cloudformation:stack-name", "shop");
 
     fn instance(tags: &[(&str, &str)]) -> Instance {
         Instance {
@@ -369,6 +260,7 @@ mod tests {
             actor: Some(actor.to_owned()),
             service: service.map(str::to_owned),
             source_address: Some("198.51.100.7".to_owned()),
+            user_agent: Some("aws-cli/2.31.0".to_owned()),
         };
         Origin { caller, call }
     }
@@ -402,9 +294,23 @@ mod tests {
         let cause = cause(&instance(&[TEMPLATE]), Some(&origin), REGION);
         assert_eq!((cause.kind, cause.evidence), (Kind::LaunchCall, Evidence::Event));
         assert_eq!((cause.role.as_deref(), cause.session.as_deref()), (Some("ci-deployer"), Some("pipeline-481")));
-        assert_eq!(cause.source_address, "198.51.100.7");
-        assert_eq!(cause.belongs_to(), None);
+        assert_eq!(
+            (cause.source_address.as_str(), cause.user_agent.as_deref()),
+            ("198.51.100.7", Some("aws-cli/2.31.0"))
+        );
+        assert_eq!((cause.belongs_to(), cause.commands.len()), (None, 0));
         assert!(cause.mend.contains("--metadata-options HttpTokens=required"));
+    }
+
+    #[test]
+    fn what_cloudformation_handed_on_is_asked_for_by_the_call() {
+        let origin = by(Some("cloudformation.amazonaws.com"), launch(Some("optional")));
+        let asked = cause(&instance(&[STACK]), Some(&origin), REGION);
+        assert_eq!((asked.kind, asked.evidence), (Kind::LaunchCall, Evidence::Event));
+        assert!(asked.mend.contains("update the stack"), "{}", asked.mend);
+        let origin = by(Some("cloudformation.amazonaws.com"), launch(None));
+        let left_out = cause(&instance(&[STACK, TEMPLATE]), Some(&origin), REGION);
+        assert_eq!((left_out.kind, left_out.belongs_to()), (Kind::CloudFormation, Some("shop")));
     }
 
     #[test]
@@ -413,30 +319,34 @@ mod tests {
         let (kind, evidence, actor, commands) = reported(&[GROUP, TEMPLATE], Some(&origin));
         assert_eq!((kind, evidence), (json!("auto_scaling_group"), json!("description")));
         assert_eq!(actor, "autoscaling.amazonaws.com");
-        assert!(commands.contains("modify-launch-template") && commands.contains("--auto-scaling-group-name web-blue"));
+        assert!(
+            commands.contains("modify-launch-template") && commands.contains("--auto-scaling-group-names web-blue")
+        );
     }
 
     #[test]
     fn tags_name_what_an_instance_belongs_to_the_most_special_first() {
         let fleet = ("aws:ec2:fleet-id", "fleet-1");
+        let eks_cluster = ("eks:cluster-name", "c");
         for (tags, kind, command) in [
-            (
-                &[("elasticbeanstalk:environment-name", "shop"), GROUP][..],
-                "elastic_beanstalk",
-                "--environment-name shop",
-            ),
+            (&[("elasticbeanstalk:environment-name", "shop"), GROUP, STACK][..], "elastic_beanstalk", ""),
             (&[("AWSBatchServiceTag", "batch"), GROUP], "batch", ""),
-            (&[("eks:nodegroup-name", "n"), ("eks:cluster-name", "c"), GROUP], "eks_node_group", "--nodegroup-name n"),
+            (&[("aws:elasticmapreduce:job-flow-id", "j-1"), fleet], "emr", ""),
+            (&[("karpenter.sh/nodepool", "p"), eks_cluster, fleet, TEMPLATE], "karpenter", ""),
+            (&[("karpenter.k8s.aws/ec2nodeclass", "c"), fleet], "karpenter", ""),
+            (&[("eks:nodegroup-name", "n"), eks_cluster, GROUP, STACK], "eks_node_group", "--nodegroup-name n"),
             (&[GROUP], "auto_scaling_group", "describe-auto-scaling-groups"),
+            (&[GROUP, TEMPLATE, STACK], "auto_scaling_group", ""),
             (&[fleet, TEMPLATE], "ec2_fleet", "--launch-template-id lt-1"),
             (&[("aws:ec2spot:fleet-request-id", "sfr-1")], "spot", ""),
+            (&[STACK, TEMPLATE], "cloud_formation", ""),
             (&[TEMPLATE], "launch_template", "--launch-template-id lt-1"),
         ] {
             let (found, evidence, actor, commands) = reported(tags, None);
             assert_eq!((found, evidence, actor), (json!(kind), json!("description"), json!("unknown")));
-            assert!(commands.contains(command), "{kind}: {commands}");
+            assert!(commands.contains(command) && commands.is_empty() == command.is_empty(), "{kind}: {commands}");
         }
-        for (tags, name) in [(GROUP, "web-blue"), (fleet, "fleet-1"), (TEMPLATE, "lt-1")] {
+        for (tags, name) in [(GROUP, "web-blue"), (fleet, "fleet-1"), (TEMPLATE, "lt-1"), (STACK, "shop")] {
             assert_eq!(cause(&instance(&[tags]), None, REGION).belongs_to(), Some(name));
         }
     }
@@ -445,7 +355,7 @@ mod tests {
     fn a_launch_that_asked_for_nothing_is_the_defaults() {
         let (kind, evidence, _, commands) = reported(&[], Some(&by(None, launch(None))));
         assert_eq!((kind, evidence), (json!("defaults"), json!("event")));
-        assert!(commands.contains("modify-instance-metadata-defaults") && commands.contains("--image-id ami-1"));
+        assert!(commands.contains("modify-instance-metadata-defaults") && !commands.contains("ami-1"));
     }
 
     #[test]
@@ -457,6 +367,9 @@ mod tests {
             ("batch.amazonaws.com", "batch"),
             ("spot.amazonaws.com", "spot"),
             ("ec2fleet.amazonaws.com", "ec2_fleet"),
+            ("elasticmapreduce.amazonaws.com", "emr"),
+            ("cloudformation.amazonaws.com", "cloud_formation"),
+            ("eks-nodegroup.amazonaws.com", "eks_node_group"),
             ("workspaces.amazonaws.com", "service"),
         ] {
             assert_eq!(reported(&[], Some(&by(Some(service), launch(None)))).0, kind);
@@ -471,8 +384,53 @@ mod tests {
             let (kind, _, actor, commands) = reported(&[GROUP], Some(&by(None, call)));
             assert_eq!(kind, "modification");
             assert!(actor.as_str().unwrap().ends_with("/pipeline-481"));
-            assert!(commands.contains("--http-tokens-enforced enabled"));
+            assert_eq!(commands, "", "no command for one instance is for the whole Region");
         }
+    }
+
+    #[test]
+    fn a_modification_names_the_instance_profile_whose_credentials_were_open() {
+        let arn = "arn:aws:iam::111122223333:instance-profile/web";
+        let instance = Instance { instance_profile: Some(arn.to_owned()), ..instance(&[GROUP]) };
+        let profile = |call| cause(&instance, Some(&by(None, call)), REGION).instance_profile;
+        assert_eq!(profile(change(Some("optional"), None)).as_deref(), Some(arn));
+        assert_eq!(profile(launch(Some("optional"))), None);
+    }
+
+    #[test]
+    fn terraform_is_known_by_its_user_agent_and_comes_before_the_template_it_names() {
+        for (user_agent, kind) in [
+            ("APN/1.0 HashiCorp/1.0 Terraform/1.9.5 (+https://www.terraform.io) aws-sdk-go-v2/1.30.3", "terraform"),
+            ("terraform-provider-aws/6.2.0 aws-sdk-go-v2/1.36.5", "terraform"),
+            ("aws-cli/2.31.0 md/terraform", "launch_template"),
+        ] {
+            let mut origin = by(None, launch(None));
+            origin.caller.user_agent = Some(user_agent.to_owned());
+            let (found, _, _, commands) = reported(&[TEMPLATE], Some(&origin));
+            assert_eq!((found, commands.is_empty()), (json!(kind), kind == "terraform"), "{user_agent}");
+            origin.caller.service = Some("autoscaling.amazonaws.com".to_owned());
+            assert_eq!(reported(&[TEMPLATE], Some(&origin)).0, "auto_scaling_group", "{user_agent}");
+        }
+    }
+
+    #[test]
+    fn tags_of_the_event_alone_name_an_owner_and_are_told_as_evidence() {
+        let pool = ("karpenter.sh/nodepool".to_owned(), "blue".to_owned());
+        let node_class = ("karpenter.k8s.aws/ec2nodeclass".to_owned(), "default".to_owned());
+        let mut call = launch(None);
+        if let Call::RunInstances { at_launch, .. } = &mut call {
+            at_launch.requested_tags.extend([pool]);
+            at_launch.answered_tags.insert(ID.parse().unwrap(), [node_class].into());
+        }
+        let origin = by(Some("ec2fleet.amazonaws.com"), call);
+        let found = cause(&instance(&[]), Some(&origin), REGION);
+        assert_eq!(
+            (found.kind, found.evidence, found.belongs_to()),
+            (Kind::Karpenter, Evidence::Event, Some("default"))
+        );
+        assert_eq!(found.origins.karpenter_node_pool.as_deref(), Some("blue"));
+        let described = cause(&instance(&[("karpenter.sh/nodepool", "blue")]), Some(&origin), REGION);
+        assert_eq!(described.evidence, Evidence::Description);
     }
 
     #[test]
@@ -509,6 +467,6 @@ mod tests {
     fn long_texts_are_cut() {
         let long = "x".repeat(100_000);
         let json = serde_json::to_string(&cause(&instance(&[(GROUP.0, &long)]), None, REGION)).unwrap();
-        assert!(json.len() < 4 * TEXT_CHARS + 2000);
+        assert!(json.len() < 4 * origins::TEXT_CHARS + 4000);
     }
 }

@@ -13,19 +13,12 @@ use crate::policy::standing::{Leaves, Standing};
 use crate::policy::{Decision, decide, hop_limit_warning};
 use crate::report::{Details, Failure, InstanceReport, Outcome};
 
-/// What is to become of a described instance.
-pub(super) enum Judged {
-    /// A write.
-    RequireTokens,
-    /// None: this is its outcome.
-    Leave(Outcome),
-}
-
 impl<E: Ec2> Enforcer<E> {
-    /// What is to become of a described instance. Observing and enforcing differ in the write.
-    pub(super) fn judge(&self, instance: &Instance, work: &Work) -> Judged {
+    /// The outcome of a described instance that is not written to; none for one whose tokens are to be
+    /// required. Observing and enforcing differ in that alone.
+    pub(super) fn outcome_without_write(&self, instance: &Instance, work: &Work) -> Option<Outcome> {
         let before = instance.metadata_options.clone();
-        Judged::Leave(match self.decide(instance).0 {
+        Some(match self.decide(instance).0 {
             Decision::Gone => Outcome::Gone { before },
             Decision::EndpointDisabled => Outcome::EndpointDisabled { before },
             Decision::Compliant => Outcome::Compliant { before },
@@ -34,7 +27,7 @@ impl<E: Ec2> Enforcer<E> {
             Decision::RequireTokens => match (self.standing(instance, work), self.settings.mode) {
                 (Standing::CreatedBefore { day }, _) => Outcome::CreatedBefore { before, enforce_since: day },
                 (Standing::New | Standing::Old { .. }, Mode::Observe) => Outcome::WouldEnforce { before },
-                (Standing::New | Standing::Old { .. }, Mode::Enforce) => return Judged::RequireTokens,
+                (Standing::New | Standing::Old { .. }, Mode::Enforce) => return None,
             },
         })
     }

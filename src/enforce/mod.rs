@@ -266,9 +266,9 @@ impl<E: Ec2> Enforcer<E> {
     async fn work_through(&self, work: &Work, deadline: Deadline, results: mpsc::Sender<ResultEvent>) -> Done {
         let (findings, found) = mpsc::channel(IDS_PER_DESCRIBE);
         let (listing, mut done, refusing) = tokio::join!(
-            self.look_up(work, deadline, findings),
-            self.settle(found, &results, work, deadline),
-            self.find_refusing(work, deadline),
+            Box::pin(self.look_up(work, deadline, findings)),
+            Box::pin(self.settle(found, &results, work, deadline)),
+            Box::pin(self.find_refusing(work, deadline)),
         );
         done.listing = listing;
         if let Some(refusing) = refusing {
@@ -291,19 +291,10 @@ impl<E: Ec2> Enforcer<E> {
         let mut done = Settling::new(self, work, deadline, results).settle(found).await;
         for id in &work.malformed {
             let instance = conclude::malformed(id);
-            self.record(&instance, &done);
+            log(&instance, &done);
             done.add_malformed(instance);
         }
         done
-    }
-
-    /// Logs what became of an instance. `done` is what was recorded before.
-    fn record(&self, instance: &InstanceReport, done: &Done) {
-        // A text of any length may name instances that EC2 does not know: writing a line for each
-        // could take longer than there is time.
-        if instance.was_described() || done.undescribed < LISTED {
-            telemetry::log_instance(instance);
-        }
     }
 
     /// Has a result that `event` led to published, if there is a bus.
@@ -334,4 +325,13 @@ impl<E: Ec2> Enforcer<E> {
 
 fn milliseconds(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// Logs what became of an instance. `done` is what was recorded before.
+fn log(instance: &InstanceReport, done: &Done) {
+    // A text of any length may name instances that EC2 does not know: writing a line for each
+    // could take longer than there is time.
+    if instance.was_described() || done.undescribed < LISTED {
+        telemetry::log_instance(instance);
+    }
 }

@@ -12,13 +12,12 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::Enforcer;
-use super::conclude::Judged;
 use super::deadline::Deadline;
 use super::done::Done;
 use super::look_up::Finding;
 use super::queue::{Candidate, Described, Queue};
 use super::work::Work;
+use super::{Enforcer, log};
 use crate::aws::ec2::{Ec2, Which};
 use crate::aws::{Class, Error};
 use crate::instance::{HttpTokens, Instance, InstanceId, MetadataOptions};
@@ -55,12 +54,14 @@ pub(super) struct Settling<'a, E> {
 }
 
 /// What is begun in the turn of a write.
+#[expect(clippy::large_enum_variant, reason = "a few at a time, most of them writes")]
 enum Step {
     Write(Candidate, Described),
     DescribeAgain(Vec<Candidate>),
 }
 
 /// What came of it.
+#[expect(clippy::large_enum_variant, reason = "a few at a time, most of them writes")]
 enum Stepped {
     Written(Candidate, Described, Result<MetadataOptions, Error>),
     DescribedAgain(Vec<Candidate>, BTreeMap<InstanceId, Described>, Result<(), Error>),
@@ -101,13 +102,10 @@ impl<'a, E: Ec2> Settling<'a, E> {
             tokio::select! {
                 biased;
                 Some(stepped) = steps.next(), if !steps.is_empty() => self.stepped(stepped).await,
-                finding = found.recv(), if is_looking_up => match finding {
-                    Some(finding) => self.found(finding).await,
-                    None => {
-                        is_looking_up = false;
-                        self.queue.draw(self.work.whole());
-                    }
-                },
+                finding = found.recv(), if is_looking_up => {
+                    is_looking_up = finding.is_some();
+                    self.found_or_end(finding).await;
+                }
                 in_time = deadline.turn(&enforcer.modify_rate), if self.needs_turn(steps.len()) => {
                     self.has_turn = in_time;
                     if !in_time {
@@ -149,15 +147,24 @@ impl<'a, E: Ec2> Settling<'a, E> {
         self.is_describing.then_some(Step::DescribeAgain(outdated))
     }
 
+    /// Takes what was found, or draws the order of what the sweep found when that is all.
+    async fn found_or_end(&mut self, finding: Option<Finding>) {
+        if let Some(finding) = finding {
+            self.found(finding).await;
+        } else {
+            self.queue.draw(self.work.whole());
+        }
+    }
+
     async fn found(&mut self, finding: Finding) {
         match finding {
-            Finding::Described(described) => match self.enforcer.judge(&described.instance, self.work) {
-                Judged::RequireTokens => {
-                    let is_swept = self.work.only_sweeps(&described.instance);
-                    self.queue.add(Candidate::new(described.instance.id.clone(), is_swept), described);
+            Finding::Described(described) => {
+                if let Some(outcome) = self.enforcer.outcome_without_write(&described.instance, self.work) {
+                    return self.record_described(&described, outcome).await;
                 }
-                Judged::Leave(outcome) => self.record_described(&described, outcome).await,
-            },
+                let is_swept = self.work.only_sweeps(&described.instance);
+                self.queue.add(Candidate::new(described.instance.id.clone(), is_swept), described);
+            }
             Finding::InUse { described, calls_without_token, in_days } => {
                 let before = described.instance.metadata_options.clone();
                 self.record_described(&described, Outcome::InUse { before, calls_without_token, in_days }).await;
@@ -243,9 +250,9 @@ impl<'a, E: Ec2> Settling<'a, E> {
                 }
                 continue;
             };
-            match self.enforcer.judge(&described.instance, self.work) {
-                Judged::RequireTokens => next.push((candidate, described)),
-                Judged::Leave(outcome) => self.left_at_second_look(candidate, described, outcome).await,
+            match self.enforcer.outcome_without_write(&described.instance, self.work) {
+                Some(outcome) => self.left_at_second_look(candidate, described, outcome).await,
+                None => next.push((candidate, described)),
             }
         }
         self.queue.add_first(next);
@@ -290,7 +297,7 @@ impl<'a, E: Ec2> Settling<'a, E> {
 
     /// Records what became of an instance; `is_swept` says whether only the sweep asked for it.
     async fn add(&mut self, id: &InstanceId, report: InstanceReport, is_swept: bool) {
-        self.enforcer.record(&report, &self.done);
+        log(&report, &self.done);
         let result = |setting: Setting| result_event(&report, setting, !is_swept);
         self.enforcer.send_result(self.results, self.work.event(id), result).await;
         self.done.add(id, report, is_swept, self.work);

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 
 use tokio::sync::mpsc;
 
-use super::conclude::Judged;
 use super::deadline::Deadline;
 use super::done::Done;
 use super::work::Work;
@@ -139,9 +138,7 @@ impl<E: Ec2> Enforcer<E> {
     /// The outcome of an instance whose tokens are required, or that is exempt or managed; none for any
     /// other violator.
     fn outcome_as_described(&self, instance: &Instance, work: &Work) -> Option<Outcome> {
-        match self.judge(instance, work) {
-            Judged::RequireTokens | Judged::Leave(Outcome::WouldEnforce { .. } | Outcome::CreatedBefore { .. }) => None,
-            Judged::Leave(outcome) => Some(outcome),
-        }
+        let is_told = |it: &Outcome| !matches!(it, Outcome::WouldEnforce { .. } | Outcome::CreatedBefore { .. });
+        self.outcome_without_write(instance, work).filter(is_told)
     }
 }

@@ -6,7 +6,7 @@
 //! instances, or refuse the event, never at fewer. Only a launch that names neither all its instances
 //! nor a readable time leaves nothing to look for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::json::{Collect, Cuttable, Level, OneOrMany, Raw, object};
+use super::tags::{self, TagSet, TagSpecificationSet};
 use super::{EventError, EventSummary, Ignored, Request, Targets, Violators, instance_id};
 use crate::instance::InstanceId;
 
@@ -32,6 +33,7 @@ struct Record<'a> {
     user_identity: Level<UserIdentity<'a>>,
     #[serde(rename = "sourceIPAddress")]
     source_ip_address: Raw<'a>,
+    user_agent: Raw<'a>,
     request_parameters: Level<RequestParameters<'a>>,
     response_elements: Level<ResponseElements<'a>>,
 }
@@ -54,6 +56,7 @@ struct RequestParameters<'a> {
     metadata_options: Cuttable<MetadataOptions<'a>>,
     launch_template: Cuttable<LaunchTemplateSpecification<'a>>,
     instance_market_options: Level<MarketOptions<'a>>,
+    tag_specification_set: Level<TagSpecificationSet>,
     omitted: Raw<'a>,
     #[serde(rename = "ModifyInstanceMetadataOptionsRequest")]
     nested: Level<Modification<'a>>,
@@ -145,6 +148,7 @@ struct LaunchedInstance<'a> {
     #[serde(borrow, alias = "InstanceId")]
     instance_id: Raw<'a>,
     metadata_options: Level<MetadataOptions<'a>>,
+    tag_set: Level<TagSet>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -192,6 +196,8 @@ pub struct Caller {
     pub service: Option<String>,
     /// `sourceIPAddress`: an address, or a service's name.
     pub source_address: Option<String>,
+    /// `userAgent`: the program that called, as it names itself, or a service's name.
+    pub user_agent: Option<String>,
 }
 
 /// What a call asked for, as far as it explains why tokens are not required.
@@ -221,14 +227,18 @@ pub enum Call {
     },
 }
 
-/// How the instances of a launch came up, as its answer says. Those of which it does not say are in
-/// neither set.
+/// How the instances of a launch came up, as its request and its answer say. Those of which the answer
+/// does not say are in neither set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AtLaunch {
     /// Those whose tokens were required: what they have now, they got later.
     pub required: BTreeSet<InstanceId>,
     /// Those whose tokens were not required, and whose endpoint was not disabled.
     pub open: BTreeSet<InstanceId>,
+    /// The tags that name an owner ([`super::OWNER_TAGS`]) and that the request asked for all of them.
+    pub requested_tags: BTreeMap<String, String>,
+    /// Such tags as the answer has them, by instance.
+    pub answered_tags: BTreeMap<InstanceId, BTreeMap<String, String>>,
 }
 
 impl Origin {
@@ -304,7 +314,8 @@ impl Record<'_> {
         let actor = identity.arn.text().or_else(|| invoked_by.clone()).or_else(|| identity.principal_id.text());
         let has_own_arn = identity.arn.str().is_some_and(|arn| !arn.contains(":assumed-role/AWSServiceRoleFor"));
         let service = invoked_by.filter(|it| !(has_own_arn && INVOKED_BY_PEOPLE.contains(&it.as_str())));
-        Caller { actor, service, source_address: self.source_ip_address.text() }
+        let [source_address, user_agent] = [self.source_ip_address, self.user_agent].map(Raw::text);
+        Caller { actor, service, source_address, user_agent }
     }
 
     /// The instances that the call changed, and what it asked for; or why there is nothing to do.
@@ -318,13 +329,13 @@ impl Record<'_> {
             "ModifyInstanceMetadataOptions" => false,
             _ => return Ok(Err(other_event(event_name))),
         };
-        let request = self.request_parameters.0.unwrap_or_default();
+        let mut request = self.request_parameters.0.unwrap_or_default();
         match self.error_code.text().filter(|code| !code.is_empty()) {
             Some(code) if code.ends_with("DryRunOperation") => Ok(Err(Ignored::DryRun { event_name })),
             Some(_) | None if request.is_dry_run() => Ok(Err(Ignored::DryRun { event_name })),
             Some(error_code) => Ok(Err(Ignored::CallFailed { event_name, error_code })),
             None if is_of_another_service(self.event_source) => Ok(Err(other_event(event_name))),
-            None if is_launch => launch(&request, self.response_elements.0.unwrap_or_default(), time),
+            None if is_launch => launch(&mut request, self.response_elements.0.unwrap_or_default(), time),
             None => modification(&request, self.response_elements.0.unwrap_or_default()).map(Ok),
         }
     }
@@ -344,15 +355,16 @@ fn other_event(name: String) -> Ignored {
 
 /// A `RunInstances` call, recorded at `time`.
 fn launch(
-    request: &RequestParameters,
+    request: &mut RequestParameters,
     response: ResponseElements,
     time: Option<DateTime<Utc>>,
 ) -> Result<Result<(Targets, Call), Ignored>, EventError> {
-    let (targets, at_launch) = response.launched(time);
+    let (targets, mut at_launch) = response.launched(time);
     if targets.is_empty() && targets.violators.is_none() {
         return Ok(Err(Ignored::NoInstances { event_name: "RunInstances".to_owned() }));
     }
     let targets = targets.or_refuse("detail.responseElements.instancesSet.items")?;
+    at_launch.requested_tags = tags::of_request(request.tag_specification_set.0.take());
     let call = Call::RunInstances {
         http_tokens: request.metadata_options.object.as_ref().and_then(|it| it.http_tokens.text()),
         launch_template: request.launch_template.object.as_ref().map(LaunchTemplateSpecification::launch_template),
@@ -433,7 +445,11 @@ impl<'a> ResponseElements<'a> {
 }
 
 impl AtLaunch {
-    fn add(&mut self, id: &InstanceId, options: &MetadataOptions) {
+    fn add(&mut self, id: &InstanceId, options: Option<&MetadataOptions>, tags: BTreeMap<String, String>) {
+        if !tags.is_empty() {
+            self.answered_tags.insert(id.clone(), tags);
+        }
+        let Some(options) = options else { return };
         if options.http_tokens.is("required") {
             self.required.insert(id.clone());
         } else if options.are_open() == Some(true) {
@@ -451,8 +467,8 @@ impl Collect for Launched {
             self.is_cut = true;
             return;
         };
-        if let (Some(options), Ok(id)) = (item.metadata_options.0, &id) {
-            self.at_launch.add(id, &options);
+        if let Ok(id) = &id {
+            self.at_launch.add(id, item.metadata_options.0.as_ref(), tags::of_answer(item.tag_set.0));
         }
         self.targets.add(id);
     }
@@ -735,7 +751,7 @@ mod tests {
         let template = LaunchTemplate { id: None, name: Some("web".to_owned()), version: Some("$Latest".to_owned()) };
         assert_eq!((launch_template, spot), (Some(template), true));
         let [required, open] = [A, B].map(|id| [id.parse().unwrap()].into());
-        assert_eq!(at_launch, AtLaunch { required, open });
+        assert_eq!(at_launch, AtLaunch { required, open, ..AtLaunch::default() });
     }
 
     #[test]
@@ -754,15 +770,32 @@ mod tests {
     }
 
     #[test]
-    fn the_caller_has_a_service_and_an_address() {
+    fn a_launch_keeps_the_tags_that_name_an_owner_of_its_request_and_of_its_answer() {
+        let tag = |key: &str, value: &str| json!({"key": key, "value": value});
+        let (pool, group) = (tag("karpenter.sh/nodepool", "blue"), tag("aws:autoscaling:groupName", "web"));
+        let specification = json!({"resourceType": "instance", "tags": [pool, tag("Name", "x")]});
+        let request = json!({"tagSpecificationSet": {"items": [specification]}});
+        let items = json!([{"instanceId": A, "tagSet": {"items": [group]}}, {"instanceId": B, "tagSet": {}}]);
+        let call = call("RunInstances", &request, &json!({"instancesSet": {"items": items}}));
+        let Call::RunInstances { at_launch: AtLaunch { requested_tags, answered_tags, .. }, .. } = call else {
+            panic!("a launch")
+        };
+        let tags = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
+        assert_eq!(requested_tags, tags("karpenter.sh/nodepool", "blue"));
+        assert_eq!(answered_tags, [(A.parse().unwrap(), tags("aws:autoscaling:groupName", "web"))].into());
+    }
+
+    #[test]
+    fn the_caller_has_a_service_an_address_and_a_user_agent() {
         let detail = json!({
-            "eventName": "RunInstances", "sourceIPAddress": "198.51.100.7",
+            "eventName": "RunInstances", "sourceIPAddress": "198.51.100.7", "userAgent": "aws-cli/2.31.0",
             "userIdentity": {"arn": "arn:aws:sts::111122223333:assumed-role/r/s", "invokedBy": "autoscaling.amazonaws.com"},
         });
         let caller = &api_call(&detail).unwrap().origin.unwrap().caller;
         assert_eq!(caller.actor.as_deref(), Some("arn:aws:sts::111122223333:assumed-role/r/s"));
         assert_eq!(caller.service.as_deref(), Some("autoscaling.amazonaws.com"));
         assert_eq!(caller.source_address.as_deref(), Some("198.51.100.7"));
+        assert_eq!(caller.user_agent.as_deref(), Some("aws-cli/2.31.0"));
     }
 
     #[test]

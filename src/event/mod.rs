@@ -11,6 +11,7 @@ mod cloudtrail;
 mod json;
 mod sqs;
 mod state_change;
+mod tags;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use serde_json::value::RawValue;
 
 pub use self::cloudtrail::{AtLaunch, Call, Caller, LaunchTemplate, Origin};
 use self::json::{Raw, clip, strict};
+pub use self::tags::OWNER_TAGS;
 use crate::instance::{InstanceId, MalformedInstanceId};
 
 /// What one invocation asks for.

@@ -255,14 +255,14 @@ mod tests {
     }
 
     /// The detail of a digest of these instances, and its size.
-    fn digest(instances: impl IntoIterator<Item = InstanceReport>, error: Option<Failure>) -> (Value, usize) {
+    fn digest(instances: impl IntoIterator<Item = InstanceReport>, error: Option<&Failure>) -> (Value, usize) {
         let mut digest = Digest::default();
         instances.into_iter().for_each(|instance| digest.add(&instance));
         let event = EventSummary { id: Some("event-1".to_owned()), ..EventSummary::default() };
         let setting = Setting { mode: Mode::Observe, region: "us-east-1", event: &event };
-        let watch = Watched { refusing: Some(2), in_hours: 1, error: error.clone() };
+        let watch = Watched { refusing: Some(2), in_hours: 1, error: error.cloned() };
         let counts = Counts { examined: 7, left_over: 3, ..Counts::default() };
-        let event = digest.event(setting, &counts, Some(&watch), error.as_ref()).unwrap();
+        let event = digest.event(setting, &counts, Some(&watch), error).unwrap();
         assert_eq!(event.detail_type, DETAIL_TYPE);
         (serde_json::from_str(&event.detail).unwrap(), event.bytes())
     }
@@ -315,7 +315,7 @@ mod tests {
             instances
         };
         let error = Failure { code: endless.clone(), message: endless.clone(), retryable: false };
-        let (detail, bytes) = digest((0..1200).flat_map(of_account), Some(error));
+        let (detail, bytes) = digest((0..1200).flat_map(of_account), Some(&error));
         assert!(bytes <= 240 * 1024, "{bytes} bytes");
         assert_eq!(detail["watch"]["refusing"], 2);
         let named = detail["causes"].as_array().unwrap().iter().map(|it| it["count"].as_u64().unwrap()).sum::<u64>();

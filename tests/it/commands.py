@@ -1,5 +1,6 @@
 """Holds every command that results suggest to AWS's own models of its APIs, as botocore has them:
-reads the entries that a bus was sent, and prints how often each action was found.
+reads the entries that a bus was sent, and prints how often each action was found. What they do is held
+to what was meant in `mended.py`.
 """
 
 import collections
@@ -19,17 +20,16 @@ def kebab(name):
     return "--" + xform_name(name, "-")
 
 
-def parts(line):
-    """The commands that a line of the shell runs, the innermost first."""
-    while inner := re.search(r"\$\(([^()]*)\)", line):
-        yield inner[1]
-        line = line.replace(inner[0], "substituted", 1)
-    if not re.fullmatch(r"[A-Z]+=substituted", line):
-        yield line
+def command(line):
+    """The command that a line of the shell runs: kept in a variable, or under a condition, or plain."""
+    line = re.sub(r"^[A-Z]+=\$\((.*)\)$", r"\1", line)
+    return re.sub(r"^\[ [^]]* \] && ", "", line.split(" | grep -v ")[0])
 
 
 def check_value(shape, value, where):
-    """A text, or the shorthand of a structure or of a list of structures."""
+    """A text, or the shorthand of a structure or of a list of structures; not what a variable holds."""
+    if value.startswith("$"):
+        return None
     if shape.type_name == "list":
         return check_value(shape.member, value, where)
     if shape.type_name != "structure":
@@ -46,9 +46,9 @@ def check_value(shape, value, where):
     return None
 
 
-def check(command):
-    aws, service, action, *words = shlex.split(command)
-    assert aws == "aws" and len(words) % 2 == 0, command
+def check(line):
+    aws, service, action, *words = shlex.split(line)
+    assert aws == "aws" and len(words) % 2 == 0, line
     model = SESSION.get_service_model(service)
     operations = {kebab(name)[2:]: name for name in model.operation_names}
     assert action in operations, f"{service} has no {action}"
@@ -69,7 +69,7 @@ def main():
     for event in json.load(sys.stdin):
         detail = json.loads(event["Detail"])
         lines = [*detail.get("cause", {}).get("commands", []), *([detail["undo"]] if "undo" in detail else [])]
-        found.update(check(command) for line in lines for command in parts(line))
+        found.update(check(command(line)) for line in lines)
     print(json.dumps(found))
 
 

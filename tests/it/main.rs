@@ -20,6 +20,7 @@ mod harness;
 mod hostile;
 mod in_process;
 mod log;
+mod mended;
 mod month;
 mod process;
 mod property;

@@ -185,9 +185,16 @@ pub struct InstanceXml {
     network_interface_set: Set<NetworkInterfaceXml>,
     tag_set: Set<TagXml>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    iam_instance_profile: Option<InstanceProfileXml>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operator: Option<OperatorXml>,
     #[serde(skip)]
     pub(crate) reservation_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct InstanceProfileXml {
+    arn: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -242,6 +249,7 @@ impl From<&crate::model::Instance> for InstanceXml {
             block_device_mapping: [BlockDeviceXml { device_name: ROOT_DEVICE, ebs: root }].into_iter().collect(),
             network_interface_set: [NetworkInterfaceXml { attachment }].into_iter().collect(),
             tag_set: tags.collect(),
+            iam_instance_profile: instance.instance_profile.clone().map(|arn| InstanceProfileXml { arn }),
             operator: instance.managed_by.clone().map(|principal| OperatorXml { managed: true, principal }),
             reservation_id: instance.reservation_id.clone(),
         }

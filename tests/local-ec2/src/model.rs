@@ -82,6 +82,9 @@ pub struct Instance {
     pub hidden_by_default: bool,
     #[serde(default = "any_image")]
     pub image_id: String,
+    /// The ARN of `IamInstanceProfile`.
+    #[serde(default)]
+    pub instance_profile: Option<String>,
     #[serde(default = "any_type")]
     pub instance_type: String,
     #[serde(default = "current_time")]
@@ -138,6 +141,7 @@ impl Instance {
             managed_by: None,
             hidden_by_default: false,
             image_id: any_image(),
+            instance_profile: None,
             instance_type: any_type(),
             launch_time: current_time(),
             attach_time: None,
