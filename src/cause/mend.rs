@@ -6,18 +6,37 @@
 //! launch template current. What a controller or a stack would undo, what replaces running instances
 //! and what can't be undone is told in words alone.
 
+use chrono::NaiveDate;
+use serde_json::json;
+
 use super::command::Command;
 use super::{Kind, Origins};
 use crate::event::LaunchTemplate;
 use crate::instance::{HttpEndpoint, HttpTokens, InstanceId, MetadataOptions};
 
-/// Gives an instance the tokens and the endpoint back that it had `before`.
+/// Gives an instance the tokens and the endpoint back that it had `before`. Where there are exemptions,
+/// their tag comes first, with the last day of one: without it, tokens would be required again at once.
 #[must_use]
-pub fn undo(id: &InstanceId, before: &MetadataOptions, region: &str) -> String {
+pub fn undo(id: &InstanceId, before: &MetadataOptions, exemption: Option<(&str, NaiveDate)>, region: &str) -> String {
     let tokens = before.http_tokens.as_ref().unwrap_or(&HttpTokens::Optional);
     let endpoint = before.http_endpoint.as_ref().unwrap_or(&HttpEndpoint::Enabled);
     let command = Command::new("ec2 modify-instance-metadata-options", region).option("--instance-id", id.as_str());
-    command.option("--http-tokens", tokens.as_str()).option("--http-endpoint", endpoint.as_str()).into_text()
+    let command = command.option("--http-tokens", tokens.as_str()).option("--http-endpoint", endpoint.as_str());
+    let exempt = exemption.map(|(tag, until)| format!("{} && ", exempt(id, tag, until, region)));
+    exempt.unwrap_or_default() + &command.into_text()
+}
+
+/// Exempts an instance until a day. A tag's key that the AWS CLI's shorthand would take apart stands in
+/// JSON.
+fn exempt(id: &InstanceId, tag: &str, until: NaiveDate, region: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/' | '+' | '@');
+    let tags = if tag.chars().all(is_plain) {
+        format!("Key={tag},Value={until} undone")
+    } else {
+        json!([{"Key": tag, "Value": format!("{until} undone")}]).to_string()
+    };
+    let command = Command::new("ec2 create-tags", region).option("--resources", id.as_str());
+    command.option("--tags", &tags).into_text()
 }
 
 /// What mends a cause of this kind, as lines of the shell in order. Pasted line by line or as a whole,
@@ -141,8 +160,16 @@ mod tests {
         let options = MetadataOptions { http_put_response_hop_limit: Some(3), ..MetadataOptions::default() };
         let expected = "aws ec2 modify-instance-metadata-options --region us-east-1 --instance-id i-1a2b3c4d \
                         --http-tokens optional --http-endpoint enabled";
-        assert_eq!(undo(&id, &options, REGION), expected);
-        assert_eq!(undo(&id, &MetadataOptions::default(), REGION), expected);
+        assert_eq!(undo(&id, &options, None, REGION), expected);
+        assert_eq!(undo(&id, &MetadataOptions::default(), None, REGION), expected);
+        let until = NaiveDate::from_ymd_opt(2026, 11, 16).unwrap();
+        for (tag, tags) in [
+            ("imds-exemption", "'Key=imds-exemption,Value=2026-11-16 undone'"),
+            ("a,b=c", "'[{\"Key\":\"a,b=c\",\"Value\":\"2026-11-16 undone\"}]'"),
+        ] {
+            let exempt = format!("aws ec2 create-tags --region us-east-1 --resources i-1a2b3c4d --tags {tags} && ");
+            assert_eq!(undo(&id, &options, Some((tag, until)), REGION), exempt + expected);
+        }
     }
 
     #[test]

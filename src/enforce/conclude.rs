@@ -62,7 +62,7 @@ impl<E: Ec2> Enforcer<E> {
                     let taken = (self.clock)().signed_duration_since(since).num_milliseconds();
                     u64::try_from(taken).unwrap_or_default()
                 }),
-                undo: Some(mend::undo(&instance.id, &instance.metadata_options, &self.settings.region)),
+                undo: Some(self.undo(&instance.id, &instance.metadata_options)),
                 ..details
             },
             Outcome::WouldEnforce { .. }
@@ -77,6 +77,14 @@ impl<E: Ec2> Enforcer<E> {
             | Outcome::Failed { .. } => details,
         };
         InstanceReport { instance_id: instance.id.to_string(), outcome, details }
+    }
+
+    /// The command that gives an instance back what it had `before`, and keeps it so for two weeks at
+    /// the most where there are exemptions.
+    pub(super) fn undo(&self, id: &InstanceId, before: &MetadataOptions) -> String {
+        let today = (self.clock)().date_naive();
+        let exemption = self.settings.options.exemptions.as_ref().map(|it| (it.tag.as_str(), it.last_day(today)));
+        mend::undo(id, before, exemption, &self.settings.region)
     }
 
     /// What is to be reported of a described instance, whatever is done to it.

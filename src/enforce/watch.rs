@@ -15,7 +15,7 @@ use super::work::Work;
 use super::{Enforcer, Watch};
 use crate::aws::cloudwatch::{Calls, Window};
 use crate::aws::ec2::{Ec2, IDS_PER_DESCRIBE, Which};
-use crate::cause::{cause, mend};
+use crate::cause::cause;
 use crate::instance::{HttpTokens, Instance, InstanceId, MetadataOptions};
 use crate::report::result_event::{ResultEvent, refused_calls_event};
 use crate::report::{Details, Failure, InstanceReport, Outcome, RefusedCalls, Watched};
@@ -132,7 +132,7 @@ impl<E: Ec2> Enforcer<E> {
     /// The command that has the instance answer calls without a token.
     fn undo_requirement(&self, instance: &Instance) -> String {
         let options = MetadataOptions { http_tokens: Some(HttpTokens::Optional), ..instance.metadata_options.clone() };
-        mend::undo(&instance.id, &options, &self.settings.region)
+        self.undo(&instance.id, &options)
     }
 
     /// The outcome of an instance whose tokens are required, or that is exempt or managed; none for any

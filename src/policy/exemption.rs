@@ -75,7 +75,16 @@ impl Serialize for NoExemption {
     }
 }
 
+/// How long an exemption is for that undoes an enforcement, unless exemptions may only be shorter.
+const UNDONE_FOR_DAYS: u16 = 14;
+
 impl Exemptions {
+    /// The last day of an exemption that is granted on `today`, in UTC, to undo an enforcement.
+    #[must_use]
+    pub fn last_day(&self, today: NaiveDate) -> NaiveDate {
+        today.checked_add_days(Days::new(self.max_days.min(UNDONE_FOR_DAYS).into())).unwrap_or(today)
+    }
+
     /// The exemption that these tags grant on `today`, in UTC; none without the tag.
     ///
     /// # Errors
@@ -137,6 +146,16 @@ mod tests {
         assert!(granted("2027-01-31", "2026-11-02").unwrap().is_some());
         let refusal = refusal("2027-02-01", "2026-11-02");
         assert!(refusal.contains("2027-02-01 is too far away") && refusal.contains("2027-01-31 at the latest"));
+    }
+
+    #[test]
+    fn what_is_undone_is_exempt_for_two_weeks_or_as_long_as_is_allowed() {
+        for (max_days, until) in [(90, "2026-11-16"), (3, "2026-11-05")] {
+            let exemptions = Exemptions { tag: TAG.to_owned(), max_days };
+            let last_day = exemptions.last_day("2026-11-02".parse().unwrap());
+            assert_eq!(last_day, until.parse().unwrap());
+            assert!(granted(&format!("{last_day} undone"), "2026-11-02").unwrap().is_some());
+        }
     }
 
     #[test]

@@ -68,7 +68,8 @@ def main():
     found = collections.Counter()
     for event in json.load(sys.stdin):
         detail = json.loads(event["Detail"])
-        lines = [*detail.get("cause", {}).get("commands", []), *([detail["undo"]] if "undo" in detail else [])]
+        undo = detail["undo"].split(" && ") if "undo" in detail else []
+        lines = [*detail.get("cause", {}).get("commands", []), *undo]
         found.update(check(command(line)) for line in lines)
     print(json.dumps(found))
 

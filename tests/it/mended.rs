@@ -49,13 +49,13 @@ fn what_is_suggested_does_what_was_meant_and_nothing_else_when_it_is_pasted() {
 }
 
 #[tokio::test]
-async fn undo_gives_an_instance_back_what_it_had() {
+async fn undo_gives_an_instance_back_what_it_had_and_keeps_it_so() {
     let mut before = Ec2Instance::new(&id(0));
     before.metadata_options.http_put_response_hop_limit = 3;
     let ec2 = local_ec2([before.clone()]);
-    let report = report(handle(&ec2, &run_instances([id(0)])).await);
-    assert_eq!(report.counts.enforced, 1);
-    let undo = report.instances[0].details.undo.clone().unwrap();
+    let enforced = report(handle(&ec2, &run_instances([id(0)])).await);
+    assert_eq!(enforced.counts.enforced, 1);
+    let undo = enforced.instances[0].details.undo.clone().unwrap();
     let mut shell = Command::new("bash");
     shell.args(["-c", "PATH=\"$0:$PATH\"; eval \"$1\""]).arg(python().parent().unwrap()).arg(undo);
     shell.env("AWS_ENDPOINT_URL_EC2", ec2.endpoint()).env("NO_PROXY", "127.0.0.1");
@@ -65,4 +65,7 @@ async fn undo_gives_an_instance_back_what_it_had() {
     let mut after = ec2.model().instances[&id(0)].metadata_options.clone();
     before.metadata_options.state.clone_into(&mut after.state);
     assert_eq!(after, before.metadata_options);
+    for event in [run_instances([id(0)]), sample("ScheduledEvent/rule")] {
+        assert_eq!(outcomes(&report(handle(&ec2, &event).await)), [(id(0), "exempt".to_owned())]);
+    }
 }

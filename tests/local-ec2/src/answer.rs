@@ -86,6 +86,8 @@ pub enum Answer {
     },
     /// The answer to `TerminateInstances`, `StopInstances`, `StartInstances`.
     StateChanged(Vec<StateChangeXml>),
+    /// The answer to `CreateTags`.
+    Tagged,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -163,6 +165,7 @@ impl Answer {
                 instance_id: String = instance_id,
                 instance_metadata_options: OptionsXml = options
             ),
+            Self::Tagged => body!(root, request_id, r#return: bool = true),
             Self::StateChanged(changes) => {
                 body!(root, request_id, instances_set: Set<StateChangeXml> = changes.into_iter().collect())
             }

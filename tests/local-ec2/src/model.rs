@@ -338,6 +338,7 @@ impl Model {
             "TerminateInstances" => self.change_states(parameters, now, "shutting-down", |_| true),
             "StopInstances" => self.change_states(parameters, now, "stopping", |state| state == "running"),
             "StartInstances" => self.change_states(parameters, now, "pending", |state| state == "stopped"),
+            "CreateTags" => self.create_tags(parameters),
             _ => Err(Error::new("InvalidAction", format!("The local EC2 has no action {action}"))),
         }
     }
@@ -477,6 +478,20 @@ impl Model {
         Ok(Answer::Modified { instance_id: id.to_owned(), options: OptionsXml::from(&instance.metadata_options) })
     }
 
+    fn create_tags(&mut self, parameters: &Parameters) -> Result<Answer, Error> {
+        parameters.only(&["ResourceId", "Tag"])?;
+        let tags: Vec<_> =
+            parameters.indices("Tag").into_iter().map(|n| tag(parameters, &format!("Tag.{n}"))).collect();
+        let ids = parameters.list("ResourceId");
+        if ids.is_empty() || tags.is_empty() {
+            return Err(missing(if ids.is_empty() { "ResourceId" } else { "Tag" }));
+        }
+        for id in ids {
+            self.visible_mut(id)?.tags.extend(tags.iter().cloned());
+        }
+        Ok(Answer::Tagged)
+    }
+
     fn change_states(
         &mut self,
         parameters: &Parameters,
@@ -592,11 +607,16 @@ fn launch_tags(parameters: &Parameters) -> BTreeMap<String, String> {
             continue;
         }
         for m in parameters.indices(&format!("{specification}.Tag")) {
-            let part = |name| parameters.get(&format!("{specification}.Tag.{m}.{name}")).unwrap_or_default().to_owned();
-            tags.insert(part("Key"), part("Value"));
+            tags.extend([tag(parameters, &format!("{specification}.Tag.{m}"))]);
         }
     }
     tags
+}
+
+/// The key and the value of a tag.
+fn tag(parameters: &Parameters, tag: &str) -> (String, String) {
+    let part = |name| parameters.get(&format!("{tag}.{name}")).unwrap_or_default().to_owned();
+    (part("Key"), part("Value"))
 }
 
 fn missing(name: &str) -> Error {
