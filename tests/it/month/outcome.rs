@@ -214,7 +214,7 @@ impl Outcome {
                 format!("{results}, {messages}"),
             ));
         }
-        rows.push(row("log a day, kB", self.log_bytes_a_day / 1000));
+        rows.push(row("log a day, to the nearest 50 kB", (self.log_bytes_a_day + 25_000) / 50_000 * 50));
         rows
     }
 
