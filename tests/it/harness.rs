@@ -237,8 +237,12 @@ pub(crate) fn collect_log() {
     LOG.set(Some(Vec::new()));
 }
 
-/// What this thread has logged.
+/// What this thread has logged, as text.
+pub(crate) fn log_text() -> String {
+    String::from_utf8(LOG.take().unwrap()).unwrap()
+}
+
+/// What this thread has logged, line by line.
 pub(crate) fn log_lines() -> Vec<Value> {
-    let log = String::from_utf8(LOG.take().unwrap()).unwrap();
-    log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    log_text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

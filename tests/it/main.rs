@@ -21,6 +21,7 @@ mod hostile;
 mod in_process;
 mod log;
 mod mended;
+mod month;
 mod process;
 mod property;
 mod results;

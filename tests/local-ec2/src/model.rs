@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::answer::{Answer, Error, InstanceXml, OptionsXml, StateChangeXml, StateXml};
@@ -100,7 +101,10 @@ pub struct Instance {
     /// How many calls of `ModifyInstanceMetadataOptions` find it in a state it can't be modified in.
     #[serde(default)]
     pub not_ready_for_calls: u32,
-    /// When it gets to the next state, or its options are applied.
+    /// Whether it can't be modified while it is `pending`.
+    #[serde(default)]
+    pub refuses_while_pending: bool,
+    /// When it gets to the next state, its options are applied, or it is forgotten.
     #[serde(skip)]
     due: Option<Instant>,
 }
@@ -118,7 +122,11 @@ fn any_type() -> String {
 }
 
 fn current_time() -> String {
-    chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+    text_of(Utc::now())
+}
+
+fn text_of(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
 impl Instance {
@@ -140,26 +148,31 @@ impl Instance {
             reservation_id: format!("r-{}", instance_id.trim_start_matches("i-")),
             invisible_for_calls: 0,
             not_ready_for_calls: 0,
+            refuses_while_pending: false,
             due: None,
         }
     }
 
-    /// Lets time pass: a state that lasts a while ends, and pending options are applied.
-    fn settle(&mut self, now: Instant) {
-        if self.due.is_none_or(|due| now < due) {
-            return;
+    /// Lets time pass: a state that lasts a while ends, and pending options are applied. Whether EC2
+    /// still knows the instance: it forgets what was terminated after `remembers`.
+    fn settle(&mut self, now: Instant, remembers: Duration) -> bool {
+        while let Some(due) = self.due.filter(|due| *due <= now) {
+            self.due = None;
+            match self.state.as_str() {
+                "pending" => self.state = running(),
+                "stopping" => "stopped".clone_into(&mut self.state),
+                "shutting-down" => {
+                    "terminated".clone_into(&mut self.state);
+                    self.due = Some(due + remembers);
+                }
+                "terminated" => return false,
+                _ => {}
+            }
+            if self.state == "running" {
+                "applied".clone_into(&mut self.metadata_options.state);
+            }
         }
-        self.due = None;
-        let next = match self.state.as_str() {
-            "pending" => "running",
-            "stopping" => "stopped",
-            "shutting-down" => "terminated",
-            other => other,
-        };
-        self.state = next.to_owned();
-        if self.state == "running" {
-            "applied".clone_into(&mut self.metadata_options.state);
-        }
+        true
     }
 
     fn filter_values(&self, filter: &str) -> Option<Vec<&str>> {
@@ -213,6 +226,10 @@ pub struct Model {
     pub transition: Duration,
     /// How long every answer takes.
     pub latency: Duration,
+    /// For how long what is terminated is still described.
+    pub remembers: Duration,
+    /// The time of day at an instant, from which both go on together; without it, the machine's.
+    pub clock: Option<(Instant, DateTime<Utc>)>,
     /// How far its clock is ahead of the caller's.
     ahead: Duration,
     denied: BTreeSet<(String, Option<String>)>,
@@ -229,6 +246,8 @@ impl Default for Model {
             connections: 0,
             transition: Duration::from_millis(500),
             latency: Duration::ZERO,
+            remembers: Duration::from_hours(1),
+            clock: None,
             ahead: Duration::ZERO,
             denied: BTreeSet::new(),
             serial: 0,
@@ -253,6 +272,40 @@ impl Model {
         self.ahead += by;
     }
 
+    /// Launches an instance at `now`: it is `pending` until the model's transition is over.
+    pub fn launch(&mut self, instance: Instance, now: Instant) {
+        let launch_time = self.time_of_day(now);
+        let due = Some(now + self.ahead + self.transition);
+        self.put(Instance { state: "pending".to_owned(), launch_time, due, ..instance });
+    }
+
+    /// Takes an instance at `now` to `pending`, `stopping` or `shutting-down`, as the calls of a
+    /// group, a scheduler or an owner do that are not limited by buckets here. A start moves its
+    /// launch time and leaves when its interface and its volume were attached.
+    pub fn change_state(&mut self, id: &str, to: &str, now: Instant) {
+        let (time_of_day, due) = (self.time_of_day(now), now + self.ahead + self.transition);
+        let Some(instance) = self.instances.get_mut(id).filter(|instance| instance.state != "terminated") else {
+            return;
+        };
+        if to == "pending" {
+            let launch_time = std::mem::replace(&mut instance.launch_time, time_of_day);
+            instance.attach_time.get_or_insert(launch_time);
+        }
+        to.clone_into(&mut instance.state);
+        instance.due = Some(due);
+    }
+
+    /// Lets time pass for every instance.
+    pub fn settle(&mut self, now: Instant) {
+        let (now, remembers) = (now + self.ahead, self.remembers);
+        self.instances.retain(|_, instance| instance.settle(now, remembers));
+    }
+
+    fn time_of_day(&self, now: Instant) -> String {
+        let since = |(instant, time): (Instant, DateTime<Utc>)| text_of(time + now.saturating_duration_since(instant));
+        self.clock.map_or_else(current_time, since)
+    }
+
     /// From now on answers `UnauthorizedOperation` to `action`, on one instance or on all.
     pub fn deny(&mut self, action: &str, instance_id: Option<&str>) {
         self.denied.insert((action.to_owned(), instance_id.map(str::to_owned)));
@@ -274,10 +327,8 @@ impl Model {
     ///
     /// What EC2 would answer, or that the stand-in does not have it.
     pub fn call(&mut self, action: &str, parameters: &Parameters, now: Instant) -> Result<Answer, Error> {
+        self.settle(now);
         let now = now + self.ahead;
-        for instance in self.instances.values_mut() {
-            instance.settle(now);
-        }
         self.throttle(action, parameters, now)?;
         self.authorize(action, parameters)?;
         match action {
@@ -382,7 +433,7 @@ impl Model {
         };
 
         let mut matching = Vec::new();
-        for instance in self.instances.values_mut() {
+        for instance in candidates(&mut self.instances, &filters) {
             let is_listed = ids.is_empty() && (shows_hidden || !instance.hidden_by_default);
             let is_named = ids.contains(&instance.instance_id.as_str());
             if !(is_listed || is_named) || !filters.iter().all(|(name, values)| matches(instance, name, values)) {
@@ -411,7 +462,8 @@ impl Model {
             instance.not_ready_for_calls -= 1;
             return Err(wrong_state(instance));
         }
-        if matches!(instance.state.as_str(), "shutting-down" | "terminated") {
+        let is_unready = instance.state == "pending" && instance.refuses_while_pending;
+        if is_unready || matches!(instance.state.as_str(), "shutting-down" | "terminated") {
             return Err(wrong_state(instance));
         }
         let mut changed = instance.metadata_options.clone();
@@ -458,20 +510,12 @@ impl Model {
                 return Err(wrong_state(instance));
             }
         }
-        let due = now + self.transition;
+        let now = now.checked_sub(self.ahead).unwrap_or(now);
         let mut changes = Vec::new();
         for id in ids {
-            let instance = self.visible_mut(id)?;
-            let previous_state = StateXml::of(&instance.state);
-            if to == "pending" {
-                let launch_time = std::mem::replace(&mut instance.launch_time, current_time());
-                instance.attach_time.get_or_insert(launch_time);
-            }
-            if instance.state != "terminated" {
-                to.clone_into(&mut instance.state);
-                instance.due = Some(due);
-            }
-            let current_state = StateXml::of(&instance.state);
+            let previous_state = StateXml::of(&self.visible_mut(id)?.state);
+            self.change_state(id, to, now);
+            let current_state = StateXml::of(&self.visible(id)?.state);
             changes.push(StateChangeXml { instance_id: id.to_owned(), current_state, previous_state });
         }
         Ok(Answer::StateChanged(changes))
@@ -498,6 +542,21 @@ impl Model {
             (Ok(()), None) => Err(not_found(id)),
         }
     }
+}
+
+/// The instances that filters can match: those of the ids that a filter names, or all.
+fn candidates<'a>(
+    instances: &'a mut BTreeMap<String, Instance>,
+    filters: &[(&str, Vec<&str>)],
+) -> Box<dyn Iterator<Item = &'a mut Instance> + 'a> {
+    let is_plain = |ids: &&Vec<&str>| ids.iter().all(|id| is_instance_id(id));
+    let ids = filters.iter().find(|(name, _)| *name == "instance-id").map(|(_, ids)| ids).filter(is_plain);
+    let Some(ids) = ids else { return Box::new(instances.values_mut()) };
+    let ids: BTreeSet<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+    let (Some(first), Some(last)) = (ids.first().cloned(), ids.last().cloned()) else {
+        return Box::new(std::iter::empty());
+    };
+    Box::new(instances.range_mut(first..=last).filter(move |(id, _)| ids.contains(*id)).map(|(_, instance)| instance))
 }
 
 fn is_instance_id(id: &str) -> bool {
@@ -578,4 +637,77 @@ fn wrong_state(instance: &Instance) -> Error {
         "IncorrectInstanceState",
         format!("The instance '{instance_id}' is not in a state that allows this: {state}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "i-1a2b3c4d";
+
+    /// A model with a clock of its own, that begins at an instant and at a time of day.
+    fn model(begin: Instant) -> Model {
+        let clock = Some((begin, "2026-11-02T00:00:00Z".parse().unwrap()));
+        Model { clock, ..Model::with_transition(Duration::from_secs(15)) }
+    }
+
+    fn call(model: &mut Model, form: &str, now: Instant) -> Result<Answer, Error> {
+        let parameters = Parameters::parse(form.as_bytes());
+        model.call(parameters.get("Action").unwrap(), &parameters, now)
+    }
+
+    #[test]
+    fn a_start_moves_the_launch_time_and_leaves_the_attach_time() {
+        let begin = Instant::now();
+        let mut model = model(begin);
+        model.launch(Instance::new(ID), begin);
+        model.change_state(ID, "stopping", begin + Duration::from_hours(20));
+        model.settle(begin + Duration::from_hours(21));
+        assert_eq!(model.instances[ID].state, "stopped");
+        model.change_state(ID, "pending", begin + Duration::from_hours(30));
+        model.settle(begin + Duration::from_hours(31));
+        let instance = &model.instances[ID];
+        assert_eq!((instance.state.as_str(), instance.launch_time.as_str()), ("running", "2026-11-03T06:00:00.000Z"));
+        assert_eq!(instance.attach_time.as_deref(), Some("2026-11-02T00:00:00.000Z"));
+    }
+
+    #[test]
+    fn what_is_terminated_is_forgotten_an_hour_later_and_not_before() {
+        let begin = Instant::now();
+        let mut model = model(begin);
+        model.launch(Instance::new(ID), begin);
+        model.change_state(ID, "shutting-down", begin);
+        model.settle(begin + Duration::from_mins(60));
+        assert_eq!(model.instances[ID].state, "terminated");
+        model.settle(begin + Duration::from_mins(61));
+        assert!(model.instances.is_empty());
+    }
+
+    #[test]
+    fn one_that_refuses_while_it_is_pending_can_be_modified_once_it_runs() {
+        let begin = Instant::now();
+        let mut model = model(begin);
+        model.launch(Instance { refuses_while_pending: true, ..Instance::new(ID) }, begin);
+        let modify = format!("Action=ModifyInstanceMetadataOptions&InstanceId={ID}&HttpTokens=required");
+        assert_eq!(call(&mut model, &modify, begin).unwrap_err().code, "IncorrectInstanceState");
+        assert!(call(&mut model, &modify, begin + Duration::from_secs(15)).is_ok());
+    }
+
+    #[test]
+    fn a_filter_by_ids_finds_those_and_no_others() {
+        let begin = Instant::now();
+        let mut model = model(begin);
+        for n in 1..=5 {
+            model.put(Instance::new(&format!("i-1a2b3c4{n}")));
+        }
+        let described = |model: &mut Model, ids: &[&str]| {
+            let values: String = ids.iter().zip(1..).map(|(id, n)| format!("&Filter.1.Value.{n}={id}")).collect();
+            let form = format!("Action=DescribeInstances&Filter.1.Name=instance-id{values}");
+            let Ok(Answer::Described { instances, .. }) = call(model, &form, begin) else { panic!("described") };
+            instances.into_iter().map(|it| it.instance_id).collect::<Vec<_>>()
+        };
+        assert_eq!(described(&mut model, &["i-1a2b3c44", "i-1a2b3c42"]), ["i-1a2b3c42", "i-1a2b3c44"]);
+        assert_eq!(described(&mut model, &["i-1a2b3c4?"]).len(), 5, "a pattern stands for any");
+        assert!(described(&mut model, &["i-1a2b3c49"]).is_empty());
+    }
 }
