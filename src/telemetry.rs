@@ -177,7 +177,7 @@ pub(crate) fn log_refusal(error: &EventError, message_id: Option<&str>) {
 
 /// Logs a message of an SQS batch, if it asks for nothing or can't be read.
 pub(crate) fn log_message(message: &Message) {
-    let Message { message_id, request } = message;
+    let Message { message_id, receives: _, request } = message;
     match request {
         Ok(Request { targets: Ok(_), .. }) => {}
         Ok(Request { event, targets: Err(ignored), .. }) => {

@@ -13,13 +13,12 @@ use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_ec2::config::interceptors::{
-    AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef, InterceptorContext,
+    AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
 };
-use aws_sdk_ec2::config::retry::{ClassifyRetry, RetryAction, RetryConfig, RetryPartition, TokenBucket};
+use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::config::timeout::TimeoutConfig;
 use aws_sdk_ec2::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_ec2::error::{BoxError, ProvideErrorMetadata, SdkError};
-use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
 use aws_sdk_ec2::types;
 use aws_smithy_types::body::SdkBody;
 use chrono::{DateTime, Utc};
@@ -42,7 +41,7 @@ pub trait Ec2 {
     ///
     /// # Errors
     ///
-    /// [`Error`], after the SDK's retries of [`Class::Retryable`].
+    /// [`Error`], of the one attempt that is made.
     fn describe_instances(
         &self,
         which: Which<'_>,
@@ -83,25 +82,22 @@ pub struct Page {
 #[derive(Debug, Clone)]
 pub struct SdkEc2 {
     client: Client,
-    /// Sends a write once: when it is sent again, what it rests on may be too old.
-    writes: Client,
     requests: Requests,
 }
 
 impl SdkEc2 {
-    /// A client for the Region, credentials and endpoint of `config`.
+    /// A client for the Region, credentials and endpoint of `config`. It sends a call once: whoever calls
+    /// again waits for a turn first, and knows how old what the call rests on is then.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
         let requests = Requests::default();
         let config = aws_sdk_ec2::config::Builder::from(config)
             .interceptor(requests.clone())
-            .retry_config(retries())
-            .retry_partition(retry_partition())
-            .retry_classifier(Retries)
+            .retry_config(RetryConfig::disabled())
             .interceptor(WholeAnswer)
-            .timeout_config(timeouts());
-        let once = config.clone().retry_config(RetryConfig::disabled());
-        Self { client: Client::from_conf(config.build()), writes: Client::from_conf(once.build()), requests }
+            .timeout_config(timeouts())
+            .build();
+        Self { client: Client::from_conf(config), requests }
     }
 
     /// Opens the connection that the first event will use, resolves the endpoint and the
@@ -116,8 +112,7 @@ impl SdkEc2 {
             *request.body_mut() = SdkBody::empty();
             request.headers_mut().remove("content-length");
         };
-        let once = aws_sdk_ec2::config::Builder::new().retry_config(RetryConfig::disabled());
-        let call = self.client.describe_instances().customize().mutate_request(name_no_action).config_override(once);
+        let call = self.client.describe_instances().customize().mutate_request(name_no_action);
         match tokio::time::timeout(WARM_UP, Box::pin(call.send())).await {
             Ok(Ok(_) | Err(SdkError::ServiceError(_) | SdkError::ResponseError(_))) => Ok(()),
             Ok(Err(error)) => Err(chain(&error)),
@@ -129,28 +124,11 @@ impl SdkEc2 {
 /// How long INIT may wait for the connection; Lambda allows INIT 10 s in all.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// Five attempts, 0.2 s to 3 s apart with jitter: one that fails for ever is given up well inside
-/// the whole-operation time-out.
-fn retries() -> RetryConfig {
-    RetryConfig::standard()
-        .with_max_attempts(5)
-        .with_initial_backoff(Duration::from_millis(200))
-        .with_max_backoff(Duration::from_secs(3))
-}
-
-/// The SDK's quota of retries, which keeps a fault of EC2 from being answered with five times the
-/// calls. It comes back with time too, not with successes alone: a minute after a storm, when
-/// Lambda tries again, it is full.
-fn retry_partition() -> RetryPartition {
-    RetryPartition::custom("EC2").token_bucket(TokenBucket::builder().refill_rate(10.0).build()).build()
-}
-
 /// Both actions answer within a second when EC2 is well; the templates give the function a minute.
 fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(2))
         .operation_attempt_timeout(Duration::from_secs(5))
-        .operation_timeout(Duration::from_secs(20))
         .build()
 }
 
@@ -198,28 +176,6 @@ impl Intercept for WholeAnswer {
     }
 }
 
-/// What the SDK's own classifiers leave out: an answer that can't be read is a fault like any other,
-/// and what is throttled is left to the caller, since a retry takes its turn like any other call.
-#[derive(Debug)]
-struct Retries;
-
-impl ClassifyRetry for Retries {
-    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        let Some(Err(error)) = context.output_or_error() else { return RetryAction::NoActionIndicated };
-        if error.is_response_error() || error.is_interceptor_error() {
-            return RetryAction::transient_error();
-        }
-        let error = error.as_operation_error().and_then(|error| error.downcast_ref::<DescribeInstancesError>());
-        let code = error.and_then(ProvideErrorMetadata::code);
-        let is_throttled = code.and_then(|code| Class::of(code, class)) == Some(Class::Throttled);
-        if is_throttled { RetryAction::RetryForbidden } else { RetryAction::NoActionIndicated }
-    }
-
-    fn name(&self) -> &'static str {
-        "what the SDK's classifiers leave out"
-    }
-}
-
 /// The SDK's futures are boxed: nested in one another they are too deep for the compiler to lay out.
 impl Ec2 for SdkEc2 {
     async fn describe_instances(&self, which: Which<'_>, next_token: Option<&str>) -> Result<Page, Error> {
@@ -245,7 +201,7 @@ impl Ec2 for SdkEc2 {
     }
 
     async fn require_tokens(&self, id: &InstanceId) -> Result<MetadataOptions, Error> {
-        let call = self.writes.modify_instance_metadata_options().instance_id(id.as_str());
+        let call = self.client.modify_instance_metadata_options().instance_id(id.as_str());
         let call = call.http_tokens(types::HttpTokensState::Required);
         let call = call.http_endpoint(types::InstanceMetadataEndpointState::Enabled);
         let answer = Box::pin(call.send()).await.map_err(|error| failed(&error, IAM_ACTIONS[1]))?;
@@ -335,8 +291,7 @@ fn class(code: &str) -> Option<Class> {
 
 #[cfg(test)]
 mod tests {
-    use aws_smithy_runtime_api::client::interceptors::context::{Error as Failed, Input};
-    use aws_smithy_runtime_api::client::orchestrator::OrchestratorError;
+    use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
 
     use super::super::error::tests::answered;
     use super::*;
@@ -386,21 +341,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_throttled_is_left_to_the_caller_and_nothing_else_is() {
-        for (code, expected) in [
-            ("RequestLimitExceeded", RetryAction::RetryForbidden),
-            ("TooManyRequestsException", RetryAction::RetryForbidden),
-            ("EC2ThrottledException", RetryAction::RetryForbidden),
-            ("InternalError", RetryAction::NoActionIndicated),
-            ("UnauthorizedOperation", RetryAction::NoActionIndicated),
-        ] {
-            let mut context = InterceptorContext::new(Input::doesnt_matter());
-            context.set_output_or_error(Err(OrchestratorError::operation(Failed::erase(refused(code)))));
-            assert_eq!(Retries.classify_retry(&context), expected, "{code}");
-        }
-    }
-
-    #[test]
     fn an_instance_was_created_at_the_earliest_of_launch_primary_interface_and_root_volume() {
         let time = |secs: i64| aws_smithy_types::DateTime::from_secs(secs);
         let interface = |index, card, secs| {
@@ -430,11 +370,8 @@ mod tests {
 
     #[test]
     fn a_call_ends_well_within_the_minute_that_the_function_has() {
-        let (retries, timeouts) = (retries(), timeouts());
-        let connect = timeouts.connect_timeout().unwrap();
-        let attempt = timeouts.operation_attempt_timeout().unwrap();
-        let operation = timeouts.operation_timeout().unwrap();
-        assert!(connect < attempt && attempt < operation && operation <= Duration::from_secs(20));
-        assert!(retries.max_attempts() > 3 && retries.max_backoff() < attempt);
+        let connect = timeouts().connect_timeout().unwrap();
+        let attempt = timeouts().operation_attempt_timeout().unwrap();
+        assert!(connect < attempt && attempt <= Duration::from_secs(5));
     }
 }

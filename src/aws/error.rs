@@ -56,22 +56,14 @@ impl Class {
 /// The class of a code that only one service answers, or answers in another sense than the others.
 pub(super) type OwnCodes = fn(&str) -> Option<Class>;
 
-/// The code of a call that was given up because the function's time-out was near.
-const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
-
 impl Error {
     /// A call that was given up because the function's time-out was near.
     pub(crate) fn deadline_exceeded(what: &str) -> Self {
         Self {
             class: Class::Retryable,
-            code: DEADLINE_EXCEEDED.to_owned(),
+            code: "DeadlineExceeded".to_owned(),
             message: format!("the function's time-out was near: {what}"),
         }
-    }
-
-    /// Whether the call was given up because the function's time-out was near.
-    pub(crate) fn is_deadline_exceeded(&self) -> bool {
-        self.code == DEADLINE_EXCEEDED
     }
 
     /// An answer that does not say what it must.

@@ -167,7 +167,7 @@ fn launched_with_tokens_required(origin: &Origin, instance: &Instance) -> bool {
 fn is_responsible(origin: &Origin, instance: &Instance) -> bool {
     match &origin.call {
         Call::RunInstances { .. } => !launched_with_tokens_required(origin, instance),
-        call @ Call::ModifyInstanceMetadataOptions { .. } => call.loosens(),
+        call @ Call::ModifyInstanceMetadataOptions { .. } => call.is_blamed(),
     }
 }
 
@@ -179,7 +179,7 @@ fn kind_by_request(origin: &Origin, instance: &Instance) -> Option<Kind> {
             http_tokens.as_ref().is_some_and(|tokens| tokens != "required").then_some(Kind::LaunchCall)
         }
         Call::RunInstances { .. } => None,
-        call @ Call::ModifyInstanceMetadataOptions { .. } => call.loosens().then_some(Kind::Modification),
+        call @ Call::ModifyInstanceMetadataOptions { .. } => call.is_blamed().then_some(Kind::Modification),
     }
 }
 
@@ -277,7 +277,7 @@ mod tests {
 
     fn change(tokens: Option<&str>, endpoint: Option<&str>) -> Call {
         let [http_tokens, http_endpoint] = [tokens, endpoint].map(|it| it.map(str::to_owned));
-        Call::ModifyInstanceMetadataOptions { http_tokens, http_endpoint, left_open: None }
+        Call::ModifyInstanceMetadataOptions { http_tokens, http_endpoint, left_open: None, names_another: false }
     }
 
     /// Kind, evidence, actor and commands, as the report spells them.

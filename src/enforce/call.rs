@@ -1,5 +1,5 @@
-//! Calls of EC2: each in its turn, again when EC2 throttled it, and in a while when the instance is
-//! not yet known or not yet ready.
+//! Look-ups: each attempt in its turn, again at once when EC2 throttled it, and in a while when it failed
+//! by a fault of EC2 or of the network.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use super::deadline::Deadline;
 use crate::aws::request_rate::RequestRate;
 use crate::aws::{Class, Error};
 
-/// Makes a call, each attempt in its turn at `rate`, and before each further attempt for an instance
-/// that is not yet known or not yet ready, waits the next of `waits`.
+/// Makes a call, each attempt in its turn at `rate`, and waits the next of `waits` before each further
+/// attempt, but for one that was throttled, whose turn comes later.
 ///
 /// # Errors
 ///
@@ -32,8 +32,8 @@ pub(super) async fn call<T>(
                 rate.throttled();
                 waits.next().map(|_| Duration::ZERO)
             }
-            Class::NotReady | Class::NotFound => waits.next(),
-            Class::Retryable | Class::Refused => None,
+            Class::NotReady | Class::NotFound | Class::Retryable => waits.next(),
+            Class::Refused => None,
         };
         let Some(wait) = wait else { break };
         if !deadline.sleep(wait).await {

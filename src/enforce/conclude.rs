@@ -41,10 +41,18 @@ impl<E: Ec2> Enforcer<E> {
     }
 
     fn standing(&self, instance: &Instance, work: &Work) -> Standing {
+        self.leaves().standing(instance.created, work.loosened(&instance.id), (self.clock)())
+    }
+
+    fn leaves(&self) -> Leaves {
         let options = &self.settings.options;
         let in_use_days = options.grace.as_ref().map(|grace| grace.days);
-        let leaves = Leaves { created_before: options.enforce_since, in_use_days };
-        leaves.standing(instance.created, work.loosened(&instance.id), (self.clock)())
+        Leaves { created_before: options.enforce_since, in_use_days }
+    }
+
+    /// Whether a described instance may be left as it is, where no event says that it was loosened.
+    pub(super) fn would_be_left(&self, instance: &Instance) -> bool {
+        self.leaves().standing(instance.created, false, (self.clock)()) != Standing::New
     }
 
     /// Whether a described instance is left as it is if it was used without tokens.

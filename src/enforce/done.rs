@@ -12,23 +12,44 @@ use crate::report::digest::Digest;
 use crate::report::result_event::{ResultEvent, Setting};
 use crate::report::{Counts, InstanceReport, Instances, MessageReport, Published, RefusedCalls, Report, Watched};
 
+/// How an instance came up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct About {
+    /// Only the sweep asked for it.
+    pub(super) is_swept: bool,
+    /// An event reports it as new or changed: no sweep found it, and it has not only started again.
+    pub(super) is_new: bool,
+    /// An event loosened it, and the next sweep, which knows of no event, would leave it.
+    pub(super) is_kept_open: bool,
+}
+
+impl About {
+    /// Of an instance that only the sweep asked for.
+    pub(super) const SWEPT: Self = Self { is_swept: true, is_new: false, is_kept_open: false };
+
+    /// Of an instance that was not described.
+    pub(super) fn undescribed(is_swept: bool) -> Self {
+        Self { is_swept, is_new: !is_swept, is_kept_open: false }
+    }
+}
+
 /// What became of the work.
 #[derive(Debug, Default)]
 pub(super) struct Done {
     instances: Instances,
-    /// The named instances that failed, and whether trying again can help.
+    /// The named instances that failed, and whether their messages are to come back.
     failed: BTreeMap<InstanceId, bool>,
-    /// Whether an instance of a launch that did not name it failed, and whether trying again can help.
+    /// Whether an instance of a launch that did not name it failed, and whether that is to come back.
     launched_failed: Option<bool>,
     has_malformed: bool,
     /// How the look-up by filter went.
     pub(super) listing: Listing,
     /// How many were never described.
     pub(super) undescribed: usize,
-    /// How many of those that events led to failed and whose failure does not pass by itself.
+    /// How many of those that events report as new failed and whose failure does not pass by itself.
     pub(super) refused: usize,
-    /// The same of those that only the sweep found.
-    pub(super) swept_refused: usize,
+    /// The same of those that the sweep found, or that started again: they are found so each time.
+    pub(super) refused_again: usize,
     /// The instances that only the sweep found.
     swept: BTreeSet<InstanceId>,
     left_over: usize,
@@ -41,15 +62,17 @@ pub(super) struct Done {
 }
 
 impl Done {
-    /// Adds what became of one instance; `is_swept` says whether only the sweep asked for it.
-    pub(super) fn add(&mut self, id: &InstanceId, instance: InstanceReport, is_swept: bool, work: &Work) {
+    /// Adds what became of one instance.
+    pub(super) fn add(&mut self, id: &InstanceId, instance: InstanceReport, about: About, work: &Work) {
+        let About { is_swept, is_new, is_kept_open } = about;
         if let Some(failure) = instance.failure() {
-            let retryable = failure.retryable;
-            *(if is_swept { &mut self.swept_refused } else { &mut self.refused }) += usize::from(!retryable);
+            *(if is_new { &mut self.refused } else { &mut self.refused_again }) += usize::from(!failure.retryable);
+            // Only the refusal of a write is final: what was not looked at may be open to anybody.
+            let comes_back = failure.retryable || is_kept_open || !instance.was_described();
             if work.names(id) {
-                self.failed.insert(id.clone(), retryable);
+                self.failed.insert(id.clone(), comes_back);
             } else if !is_swept {
-                self.launched_failed = Some(retryable || self.launched_failed == Some(true));
+                self.launched_failed = Some(comes_back || self.launched_failed == Some(true));
             }
         }
         if is_swept {
@@ -111,9 +134,9 @@ impl Done {
     }
 
     /// What became of one message: it goes back to the queue if it could not be read, or if anything
-    /// failed that it asked for and trying again can help.
+    /// failed that it asked for and is to be tried again.
     pub(super) fn message(&self, message: Message) -> MessageReport {
-        let Message { message_id, request } = message;
+        let Message { message_id, receives: _, request } = message;
         let report = MessageReport { message_id, event: None, ignored: None, refused: None, failed: true };
         match request {
             Err(error) => MessageReport { refused: Some(error.to_string()), ..report },
@@ -126,18 +149,15 @@ impl Done {
         }
     }
 
-    /// Whether anything failed that these targets asked for and that trying again can help, or that
-    /// somebody must look at since it could not be read.
-    fn failed_for(&self, targets: &Targets) -> bool {
-        let Listing { error, goes_on } = &self.listing;
+    /// Whether a message that asked for these targets is to come back: something failed that another
+    /// attempt can mend, was not looked at, or could not be read. A sweep does not: the next one is another
+    /// attempt.
+    pub(super) fn failed_for(&self, targets: &Targets) -> bool {
         let by_filter = match targets.violators {
-            None => false,
-            Some(Violators::All) => error.is_some() && !goes_on,
-            Some(Violators::CreatedSince(_)) => {
-                error.as_ref().is_some_and(|error| error.retryable) || self.launched_failed == Some(true)
-            }
+            None | Some(Violators::All) => false,
+            Some(Violators::CreatedSince(_)) => self.listing.error.is_some() || self.launched_failed == Some(true),
         };
-        let is_retryable = |id: &InstanceId| self.failed.get(id).is_some_and(|retryable| *retryable);
-        by_filter || !targets.malformed.is_empty() || targets.named.iter().any(is_retryable)
+        let comes_back = |id: &InstanceId| self.failed.get(id).is_some_and(|comes_back| *comes_back);
+        by_filter || !targets.malformed.is_empty() || targets.named.iter().any(comes_back)
     }
 }

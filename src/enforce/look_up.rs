@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::call::call;
 use super::deadline::Deadline;
-use super::queue::Described;
+use super::queue::{Described, lot};
 use super::work::Work;
 use super::{Enforcer, Grace};
 use crate::aws::Error;
@@ -59,10 +59,16 @@ impl<E: Ec2> Enforcer<E> {
         listing
     }
 
-    /// Looks the named instances up, and for a while again those that EC2 does not know yet.
+    /// Looks the named instances up, and for a while again those that EC2 does not know yet. Their order is drawn anew each time, so that those that are refused keep no other
+    /// waiting from attempt to attempt.
     async fn look_up_named(&self, work: &Work, deadline: Deadline, findings: &mpsc::Sender<Finding>) {
+        let now = (self.clock)();
         let mut missing: Vec<InstanceId> = work.named().cloned().collect();
+        missing.sort_by_cached_key(|id| lot(work.whole(), now, id));
         missing = self.describe(missing, work, deadline, findings).await;
+        for id in missing.extract_if(.., |id| work.is_forgotten(id, now)) {
+            send(findings, Finding::Unknown(id)).await;
+        }
         for wait in &self.settings.waits {
             if missing.is_empty() || !deadline.sleep(*wait).await {
                 break;
@@ -109,13 +115,16 @@ impl<E: Ec2> Enforcer<E> {
         let writes = self.settings.mode == Mode::Enforce;
         let deadline_of_list = if sweeps && writes { deadline.of_list() } else { deadline };
         let mut has_begun = false;
+        // An instance may change its place while EC2 goes from page to page.
+        let mut seen = BTreeSet::new();
         let result = self.pages(Which::Violators, deadline_of_list, async |page| {
             has_begun = true;
-            let found = page.into_iter().filter(|described| work.is_violator_to_look_after(&described.instance));
-            self.send_all(found.collect(), work, deadline, findings).await;
+            let found = page.into_iter().filter(|it| work.is_violator_to_look_after(&it.instance));
+            let found = found.filter(|it| seen.insert(it.instance.id.clone()));
+            self.send_all(found.collect(), work, deadline_of_list, findings).await;
         });
         let error = result.await.err();
-        let goes_on = sweeps && has_begun && error.as_ref().is_some_and(Error::is_deadline_exceeded);
+        let goes_on = sweeps && has_begun && error.is_some();
         Listing { error: error.map(Failure::from), goes_on }
     }
 
@@ -167,7 +176,8 @@ impl<E: Ec2> Enforcer<E> {
                 Some(calls_without_token) => Finding::InUse { described, calls_without_token, in_days: grace.days },
                 None => Finding::Described(described),
             },
-            Err(failure) => Finding::UseUnknown(described, failure.clone()),
+            // Whatever keeps CloudWatch from answering, it is not EC2 that refuses.
+            Err(failure) => Finding::UseUnknown(described, Failure { retryable: true, ..failure.clone() }),
         };
         old.iter().cloned().map(finding).collect()
     }

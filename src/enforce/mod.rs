@@ -250,7 +250,7 @@ impl<E: Ec2> Enforcer<E> {
             at: (self.clock)(),
             counts: done.counts(),
             refused: done.refused,
-            refused_in_sweep: work.is_sweep().then_some(done.swept_refused),
+            refused_in_sweep: work.is_sweep().then_some(done.refused_again),
             refusing_calls: done.watch.as_ref().and_then(|it| it.refusing),
             time_to_enforce_ms: &done.time_to_enforce_ms,
             duration_ms: milliseconds(deadline.begin.elapsed()),

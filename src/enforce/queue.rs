@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use crate::event::EventSummary;
@@ -55,7 +56,14 @@ impl Candidate {
 }
 
 /// A candidate, and how it was described while it waits, if that is kept.
-type Waiting = (Candidate, Option<Described>);
+type Waiting = (Candidate, Option<Box<Described>>);
+
+/// What an instance draws for its place in the order of an event that is handled at this time.
+pub(super) fn lot(event: &EventSummary, now: DateTime<Utc>, id: &InstanceId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&event.id, now, id).hash(&mut hasher);
+    hasher.finish()
+}
 
 /// The violators that wait for a write.
 #[derive(Debug, Default)]
@@ -69,13 +77,13 @@ pub(super) struct Queue {
 }
 
 fn is_recent((_, described): &Waiting) -> bool {
-    described.as_ref().is_some_and(Described::is_recent)
+    described.as_ref().is_some_and(|described| described.is_recent())
 }
 
 impl Queue {
     /// Adds a violator that was found.
     pub(super) fn add(&mut self, candidate: Candidate, described: Described) {
-        let described = (self.len() < KEPT).then_some(described);
+        let described = (self.len() < KEPT).then(|| Box::new(described));
         if candidate.is_swept {
             self.swept.push((candidate, described));
         } else {
@@ -83,28 +91,24 @@ impl Queue {
         }
     }
 
-    /// Draws the order of those that the sweep found, another one for each event. So those that are
-    /// refused, however many there are, keep no other waiting from sweep to sweep.
-    pub(super) fn draw(&mut self, event: &EventSummary) {
+    /// Draws the order of those that the sweep found, another one for each event and each time. So those that are refused,
+    /// however many there are, keep no other waiting from sweep to sweep.
+    pub(super) fn draw(&mut self, event: &EventSummary, now: DateTime<Utc>) {
         let mut swept = std::mem::take(&mut self.swept);
-        swept.sort_by_cached_key(|(candidate, _)| {
-            let mut hasher = DefaultHasher::new();
-            (&event.id, event.time, &candidate.id).hash(&mut hasher);
-            hasher.finish()
-        });
-        self.next.extend(swept);
+        swept.sort_by_cached_key(|(candidate, _)| lot(event, now, &candidate.id));
+        self.next.append(&mut VecDeque::from(swept));
     }
 
     /// Adds those that were described again, so that they are the next.
     pub(super) fn add_first(&mut self, candidates: Vec<(Candidate, Described)>) {
         for (candidate, described) in candidates.into_iter().rev() {
-            self.next.push_front((candidate, Some(described)));
+            self.next.push_front((candidate, Some(Box::new(described))));
         }
     }
 
     /// Adds one whose write is to be tried again in a while.
     pub(super) fn add_in(&mut self, wait: Duration, candidate: Candidate, described: Described) {
-        self.later.push((Instant::now() + wait, (candidate, Some(described))));
+        self.later.push((Instant::now() + wait, (candidate, Some(Box::new(described)))));
     }
 
     /// When the first of those that are tried again later is to be tried.
@@ -133,7 +137,7 @@ impl Queue {
     /// The next, if a write may rest on its description.
     pub(super) fn take_recent(&mut self) -> Option<(Candidate, Described)> {
         let (candidate, described) = self.next.pop_front_if(|it| is_recent(it))?;
-        described.map(|described| (candidate, described))
+        described.map(|described| (candidate, *described))
     }
 
     /// The next ones that must be described again, no more than one call asks for.
@@ -189,17 +193,18 @@ mod tests {
         queue.add(Candidate::new(id(n), is_swept), described(n));
     }
 
-    fn drawn(count: usize, event_id: &str) -> Vec<InstanceId> {
+    fn drawn(count: usize, time: &str) -> Vec<InstanceId> {
         let mut queue = Queue::default();
         (0..count).for_each(|n| add(&mut queue, n, true));
-        queue.draw(&EventSummary { id: Some(event_id.to_owned()), ..EventSummary::default() });
+        queue.draw(&EventSummary::default(), time.parse().unwrap());
         queue.take_all().into_iter().map(|candidate| candidate.id).collect()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_event_draws_another_order_of_all_that_the_sweep_found() {
-        let (one, other) = (drawn(100, "one"), drawn(100, "other"));
-        assert_eq!(one, drawn(100, "one"));
+    async fn each_time_draws_another_order_of_all_that_the_sweep_found() {
+        let times = ["2026-11-02T09:14:10Z", "2026-11-02T10:14:10Z"];
+        let [one, other] = times.map(|time| drawn(100, time));
+        assert_eq!(one, drawn(100, times[0]));
         assert_ne!(one, other);
         let sorted = |mut ids: Vec<InstanceId>| {
             ids.sort();
@@ -213,7 +218,7 @@ mod tests {
         let mut queue = Queue::default();
         add(&mut queue, 1, true);
         add(&mut queue, 2, false);
-        queue.draw(&EventSummary::default());
+        queue.draw(&EventSummary::default(), DateTime::default());
         assert!(!queue.take_recent().unwrap().0.is_swept);
         assert!(queue.next_is_swept());
         assert_eq!(queue.take_swept(), 1);

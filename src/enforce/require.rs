@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::deadline::Deadline;
-use super::done::Done;
+use super::done::{About, Done};
 use super::look_up::Finding;
 use super::queue::{Candidate, Described, Queue};
 use super::work::Work;
@@ -44,6 +44,8 @@ pub(super) struct Settling<'a, E> {
     results: &'a mpsc::Sender<ResultEvent>,
     queue: Queue,
     done: Done,
+    /// Attributions by events that were received before.
+    attributions: Vec<(InstanceId, InstanceReport)>,
     /// Whether it is the turn of a write that was not sent yet.
     has_turn: bool,
     is_describing: bool,
@@ -81,6 +83,7 @@ impl<'a, E: Ec2> Settling<'a, E> {
             results,
             queue: Queue::default(),
             done: Done::default(),
+            attributions: Vec::new(),
             has_turn: false,
             is_describing: false,
             retries_left: RETRIES,
@@ -116,6 +119,7 @@ impl<'a, E: Ec2> Settling<'a, E> {
                 else => break,
             }
         }
+        self.tell_attributions().await;
         self.done
     }
 
@@ -125,6 +129,8 @@ impl<'a, E: Ec2> Settling<'a, E> {
 
     /// What is begun now, if it is the turn of a write: the write, or a second look at what waits.
     fn next_step(&mut self) -> Option<Step> {
+        // A second look may have taken what was left of the time.
+        self.has_turn = self.has_turn && self.deadline.allows(Duration::ZERO);
         if !self.has_turn || self.is_describing {
             return None;
         }
@@ -152,7 +158,7 @@ impl<'a, E: Ec2> Settling<'a, E> {
         if let Some(finding) = finding {
             self.found(finding).await;
         } else {
-            self.queue.draw(self.work.whole());
+            self.queue.draw(self.work.whole(), (self.enforcer.clock)());
         }
     }
 
@@ -205,7 +211,9 @@ impl<'a, E: Ec2> Settling<'a, E> {
             Ok(after) => Outcome::Failed { before: Some(before), error: not_applied(after.http_tokens.as_ref()) },
             Err(error) => {
                 if let Some(wait) = self.wait_before_another(&error, candidate.writes) {
-                    candidate.unanswered = Some(before).filter(|_| error.class == Class::Retryable);
+                    if error.class == Class::Retryable {
+                        candidate.unanswered.get_or_insert(before);
+                    }
                     return self.queue.add_in(wait, candidate, described);
                 }
                 self.enforcer.write_failed(&candidate.id, before, error, self.work)
@@ -286,21 +294,45 @@ impl<'a, E: Ec2> Settling<'a, E> {
     }
 
     async fn record(&mut self, id: &InstanceId, outcome: Outcome, is_swept: bool) {
-        self.add(id, InstanceReport::new(id.as_str(), outcome), is_swept).await;
+        self.add(id, InstanceReport::new(id.as_str(), outcome), About::undescribed(is_swept)).await;
     }
 
     async fn record_described(&mut self, described: &Described, outcome: Outcome) {
         let Described { instance, .. } = described;
         let report = self.enforcer.report(instance, outcome, self.work);
-        self.add(&instance.id, report, self.work.only_sweeps(instance)).await;
+        let is_swept = self.work.only_sweeps(instance);
+        let is_new = !is_swept && !self.work.restarted(instance);
+        let is_kept_open = self.work.loosened(&instance.id) && self.enforcer.would_be_left(instance);
+        self.add(&instance.id, report, About { is_swept, is_new, is_kept_open }).await;
     }
 
-    /// Records what became of an instance; `is_swept` says whether only the sweep asked for it.
-    async fn add(&mut self, id: &InstanceId, report: InstanceReport, is_swept: bool) {
-        log(&report, &self.done);
-        let result = |setting: Setting| result_event(&report, setting, !is_swept);
+    /// Records what became of an instance. Who left an instance open that is mended by now is told when
+    /// the event is received first, and when it is done: not each time that it comes back meanwhile.
+    async fn add(&mut self, id: &InstanceId, report: InstanceReport, about: About) {
+        if report.is_attribution() && self.work.asked_again(id).is_some() {
+            self.attributions.push((id.clone(), report.clone()));
+        } else {
+            self.tell(id, &report, about).await;
+        }
+        self.done.add(id, report, about, self.work);
+    }
+
+    async fn tell(&mut self, id: &InstanceId, report: &InstanceReport, about: About) {
+        log(report, &self.done);
+        // A refusal is told once: not with each start, and not when its event comes back.
+        let is_refusal = report.failure().is_some();
+        let is_told = !is_refusal || (about.is_new && self.work.asked_again(id).is_none());
+        let result = |setting: Setting| result_event(report, setting, !about.is_swept && is_told);
         self.enforcer.send_result(self.results, self.work.event(id), result).await;
-        self.done.add(id, report, is_swept, self.work);
+    }
+
+    /// Tells the attributions of events that do not come back any more.
+    async fn tell_attributions(&mut self) {
+        for (id, report) in std::mem::take(&mut self.attributions) {
+            if self.work.asked_again(&id).is_none_or(|asked| !self.done.failed_for(asked)) {
+                self.tell(&id, &report, About { is_swept: false, is_new: true, is_kept_open: false }).await;
+            }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
 use super::deadline::Deadline;
-use super::done::Done;
+use super::done::{About, Done};
 use super::work::Work;
 use super::{Enforcer, Watch};
 use crate::aws::cloudwatch::{Calls, Window};
@@ -124,7 +124,7 @@ impl<E: Ec2> Enforcer<E> {
         let details = Details { cause, undo, refused_calls: Some(refused_calls), ..Details::default() };
         let report = InstanceReport { instance_id: id.to_string(), outcome, details };
         if !work.names(id) && !done.was_swept(id) {
-            done.add(id, report.clone(), true, work);
+            done.add(id, report.clone(), About::SWEPT, work);
         }
         Some(report)
     }

@@ -12,6 +12,12 @@ use crate::instance::{Instance, InstanceId, MalformedInstanceId};
 /// since: about an hour.
 const EC2_REMEMBERS: TimeDelta = TimeDelta::hours(1);
 
+/// How long after the event of a launch an instance may have been created that is of this launch.
+const AFTER_LAUNCH: TimeDelta = TimeDelta::minutes(5);
+
+/// How long before an event an instance was created that the event does not report as new.
+const OLD: TimeDelta = TimeDelta::hours(1);
+
 /// What one invocation looks after.
 #[derive(Debug, Default)]
 pub(super) struct Work {
@@ -41,6 +47,9 @@ struct Named {
     /// The event whose call explains the most.
     event: Arc<EventSummary>,
     origin: Option<Arc<Origin>>,
+    /// What that event asked for, and how often it was received.
+    asked: Arc<Targets>,
+    receives: u32,
     /// Whether an event records a call that may have left its tokens not required, after its launch.
     loosened: bool,
     /// The time of the first event.
@@ -48,8 +57,9 @@ struct Named {
 }
 
 impl Named {
-    fn add(&mut self, id: &InstanceId, event: &Arc<EventSummary>, origin: Option<&Arc<Origin>>, must_exist: bool) {
-        if must_exist {
+    fn add(&mut self, id: &InstanceId, received: &Received, asked: &Arc<Targets>) {
+        let Received { event, origin, receives } = *received;
+        if asked.must_exist {
             self.must_exist.push(event.time);
         }
         self.since = self.since.into_iter().chain(event.time).min();
@@ -57,20 +67,31 @@ impl Named {
         if self.event.name.is_empty() || explains(origin, id) >= explains(self.origin.as_ref(), id) {
             self.event = Arc::clone(event);
             self.origin = origin.cloned();
+            (self.asked, self.receives) = (Arc::clone(asked), receives);
         }
     }
 }
 
+/// An event as it was received.
+#[derive(Debug, Clone, Copy)]
+struct Received<'a> {
+    event: &'a Arc<EventSummary>,
+    origin: Option<&'a Arc<Origin>>,
+    /// How often, as far as is known.
+    receives: u32,
+}
+
 /// How much the call of an event explains why the instance's tokens are not required.
 fn explains(origin: Option<&Arc<Origin>>, id: &InstanceId) -> u8 {
-    origin.map_or(0, |origin| 1 + u8::from(origin.left_open(id)) + u8::from(origin.call.loosens()))
+    origin.map_or(0, |origin| 1 + u8::from(origin.left_open(id)) + u8::from(origin.call.is_blamed()))
 }
 
 impl Work {
     /// The work of one event.
     pub(super) fn of_event(event: EventSummary, targets: &Targets, origin: Option<&Arc<Origin>>) -> Self {
         let mut work = Self { event: Arc::new(event), ..Self::default() };
-        work.add(targets, &Arc::clone(&work.event), origin);
+        let event = &Arc::clone(&work.event);
+        work.add(targets, &Received { event, origin, receives: 1 });
         work
     }
 
@@ -79,15 +100,18 @@ impl Work {
         let mut work = Self { event: Arc::new(batch), ..Self::default() };
         for message in messages {
             if let Ok(Request { targets: Ok(targets), event, origin }) = &message.request {
-                work.add(targets, &Arc::new(event.clone()), origin.as_ref());
+                let (event, origin) = (&Arc::new(event.clone()), origin.as_ref());
+                work.add(targets, &Received { event, origin, receives: message.receives });
             }
         }
         work
     }
 
-    fn add(&mut self, targets: &Targets, event: &Arc<EventSummary>, origin: Option<&Arc<Origin>>) {
+    fn add(&mut self, targets: &Targets, received: &Received) {
+        let Received { event, .. } = *received;
+        let asked = &Arc::new(targets.clone());
         for id in &targets.named {
-            self.named.entry(id.clone()).or_default().add(id, event, origin, targets.must_exist);
+            self.named.entry(id.clone()).or_default().add(id, received, asked);
         }
         self.malformed.extend(targets.malformed.iter().cloned());
         if targets.violators.is_some_and(|it| it == Violators::All || self.violators.is_none()) {
@@ -122,6 +146,11 @@ impl Work {
         self.named.get(id).is_some_and(|named| named.must_exist.iter().any(is_recent))
     }
 
+    /// Whether events say that the instance existed, so long ago that EC2 may have forgotten it `now`.
+    pub(super) fn is_forgotten(&self, id: &InstanceId, now: DateTime<Utc>) -> bool {
+        self.named.get(id).is_some_and(|named| !named.must_exist.is_empty()) && !self.must_exist(id, now)
+    }
+
     /// Whether an instance that was found by filter is one that is looked after.
     pub(super) fn is_violator_to_look_after(&self, instance: &Instance) -> bool {
         let is_asked_for = match self.violators {
@@ -142,10 +171,28 @@ impl Work {
         self.named.get(id).is_some_and(|named| named.loosened)
     }
 
+    /// What the event asked for that is reported for the instance, if that was received before: then what
+    /// became of it may have been told already.
+    pub(super) fn asked_again(&self, id: &InstanceId) -> Option<&Targets> {
+        self.named.get(id).filter(|named| named.receives > 1).map(|named| &*named.asked)
+    }
+
+    /// Whether an event says no more of the instance than that it started once more, long after it was
+    /// created.
+    pub(super) fn restarted(&self, instance: &Instance) -> bool {
+        self.named.get(&instance.id).is_some_and(|named| {
+            let age = named.since.zip(instance.created).map(|(since, created)| since.signed_duration_since(created));
+            named.origin.is_none() && age.is_some_and(|age| age > OLD)
+        })
+    }
+
     /// The time of the first event that led to this instance. What the sweep finds has none: nothing
     /// says since when its tokens are not required.
     pub(super) fn since(&self, instance: &Instance) -> Option<DateTime<Utc>> {
-        let of_launch = |launch: &CutLaunch| instance.created.is_some_and(|created| created >= launch.since);
+        let of_launch = |launch: &CutLaunch| {
+            let until = launch.time.checked_add_signed(AFTER_LAUNCH).unwrap_or(launch.time);
+            instance.created.is_some_and(|created| (launch.since..=until).contains(&created))
+        };
         self.named
             .get(&instance.id)
             .map_or_else(|| self.cut_launch.filter(of_launch).map(|launch| launch.time), |named| named.since)
@@ -177,6 +224,11 @@ mod tests {
         "i-0123456789abcdef0".parse().unwrap()
     }
 
+    /// An event that is received for the first time.
+    fn of<'a>(event: &'a Arc<EventSummary>, origin: Option<&'a Arc<Origin>>) -> Received<'a> {
+        Received { event, origin, receives: 1 }
+    }
+
     fn targets(must_exist: bool) -> Targets {
         Targets { named: [id()].into(), must_exist, ..Targets::default() }
     }
@@ -186,7 +238,7 @@ mod tests {
         for order in [[true, false], [false, true]] {
             let mut work = Work::default();
             for must_exist in order {
-                work.add(&targets(must_exist), &Arc::default(), None);
+                work.add(&targets(must_exist), &of(&Arc::default(), None));
             }
             assert!(work.must_exist(&id(), Utc::now()));
         }
@@ -202,13 +254,14 @@ mod tests {
             http_tokens: Some("required".to_owned()),
             http_endpoint: None,
             left_open: Some(false),
+            names_another: false,
         };
         let [launch, change] = [launch, change].map(|call| Arc::new(Origin { caller: Caller::default(), call }));
         for order in [[&launch, &change], [&change, &launch]] {
             let mut work = Work::default();
             for origin in order {
                 let event = EventSummary { name: "call".to_owned(), ..EventSummary::default() };
-                work.add(&targets(true), &Arc::new(event), Some(origin));
+                work.add(&targets(true), &of(&Arc::new(event), Some(origin)));
             }
             assert_eq!(work.origin(&id()), Some(&*launch));
         }
@@ -221,7 +274,7 @@ mod tests {
             let mut work = Work::default();
             for time in times {
                 let event = EventSummary { time: Some(*time), ..EventSummary::default() };
-                work.add(&targets(true), &Arc::new(event), None);
+                work.add(&targets(true), &of(&Arc::new(event), None));
             }
             work.must_exist(&id(), now)
         };
@@ -240,7 +293,7 @@ mod tests {
                 let mut work = Work::default();
                 for violators in order {
                     let targets = Targets { violators: Some(violators), ..Targets::default() };
-                    work.add(&targets, &Arc::default(), None);
+                    work.add(&targets, &of(&Arc::default(), None));
                 }
                 assert_eq!(work.violators, Some(both));
             }
@@ -255,7 +308,12 @@ mod tests {
             ..EventSummary::default()
         };
         let http_tokens = Some("optional".to_owned());
-        let call = Call::ModifyInstanceMetadataOptions { http_tokens, http_endpoint: None, left_open: None };
+        let call = Call::ModifyInstanceMetadataOptions {
+            http_tokens,
+            http_endpoint: None,
+            left_open: None,
+            names_another: false,
+        };
         let origin = Arc::new(Origin { caller: Caller::default(), call });
         let (state_change, change) =
             (event("running", "2026-11-02T09:14:07Z"), event("Modify", "2026-11-02T09:14:09Z"));
@@ -263,7 +321,7 @@ mod tests {
             let mut work = Work::default();
             for is_change in order {
                 let (event, origin) = if is_change { (&change, Some(&origin)) } else { (&state_change, None) };
-                work.add(&targets(true), &Arc::new(event.clone()), origin);
+                work.add(&targets(true), &of(&Arc::new(event.clone()), origin));
             }
             assert_eq!((work.event(&id()), work.origin(&id())), (&change, Some(&*origin)));
             assert_eq!(work.named[&id()].since, state_change.time);

@@ -69,6 +69,12 @@ struct RequestParameters<'a> {
     http_tokens: Raw<'a>,
     #[serde(alias = "HttpEndpoint")]
     http_endpoint: Raw<'a>,
+    #[serde(alias = "HttpPutResponseHopLimit")]
+    http_put_response_hop_limit: Raw<'a>,
+    #[serde(alias = "HttpProtocolIpv6")]
+    http_protocol_ipv6: Raw<'a>,
+    #[serde(alias = "InstanceMetadataTags")]
+    instance_metadata_tags: Raw<'a>,
 }
 
 /// The request of a modification, in camelCase or in `PascalCase`.
@@ -83,6 +89,21 @@ struct Modification<'a> {
     http_tokens: Raw<'a>,
     #[serde(alias = "HttpEndpoint")]
     http_endpoint: Raw<'a>,
+    #[serde(alias = "HttpPutResponseHopLimit")]
+    http_put_response_hop_limit: Raw<'a>,
+    #[serde(alias = "HttpProtocolIpv6")]
+    http_protocol_ipv6: Raw<'a>,
+    #[serde(alias = "InstanceMetadataTags")]
+    instance_metadata_tags: Raw<'a>,
+}
+
+impl Modification<'_> {
+    /// Whether it names an option beside tokens and endpoint.
+    fn names_another(&self) -> bool {
+        [self.http_put_response_hop_limit, self.http_protocol_ipv6, self.instance_metadata_tags]
+            .into_iter()
+            .any(Raw::is_some)
+    }
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -224,6 +245,9 @@ pub enum Call {
         http_endpoint: Option<String>,
         /// Whether the answer shows that requests without a token are answered now, if it says.
         left_open: Option<bool>,
+        /// Whether the request names an option beside tokens and endpoint, as the hop limit: EC2 wants
+        /// the endpoint named with it, so that naming it shows nothing.
+        names_another: bool,
     },
 }
 
@@ -249,7 +273,7 @@ impl Origin {
         match &self.call {
             Call::RunInstances { at_launch, .. } => at_launch.open.contains(id),
             Call::ModifyInstanceMetadataOptions { left_open: Some(left_open), .. } => *left_open,
-            Call::ModifyInstanceMetadataOptions { http_tokens, http_endpoint, left_open: None } => {
+            Call::ModifyInstanceMetadataOptions { http_tokens, http_endpoint, left_open: None, .. } => {
                 http_tokens.as_ref().is_some_and(|tokens| tokens != "required")
                     && http_endpoint.as_deref() != Some("disabled")
             }
@@ -266,6 +290,19 @@ impl Call {
             Self::ModifyInstanceMetadataOptions { http_tokens: Some(tokens), .. } => tokens != "required",
             Self::ModifyInstanceMetadataOptions { http_tokens: None, http_endpoint, .. } => {
                 http_endpoint.as_deref() == Some("enabled")
+            }
+        }
+    }
+}
+
+impl Call {
+    /// Whether it is a change that itself left tokens not required, as far as the request shows.
+    #[must_use]
+    pub fn is_blamed(&self) -> bool {
+        match self {
+            Self::RunInstances { .. } => false,
+            Self::ModifyInstanceMetadataOptions { http_tokens, names_another, .. } => {
+                self.loosens() && (http_tokens.is_some() || !names_another)
             }
         }
     }
@@ -384,6 +421,7 @@ fn modification(request: &RequestParameters, response: ResponseElements) -> Resu
         http_tokens: first_text([nested.http_tokens, flat.http_tokens]),
         http_endpoint: first_text([nested.http_endpoint, flat.http_endpoint]),
         left_open,
+        names_another: nested.names_another() || flat.names_another(),
     };
     Ok((targets.or_refuse("detail.requestParameters")?, call))
 }
@@ -399,8 +437,16 @@ impl<'a> RequestParameters<'a> {
 
     /// What a modification asked for: nested and in `PascalCase`, as CloudTrail records it, or flat.
     fn modifications(&self) -> [Modification<'a>; 2] {
-        let Self { instance_id, dry_run, http_tokens, http_endpoint, .. } = *self;
-        [self.nested.0.unwrap_or_default(), Modification { instance_id, dry_run, http_tokens, http_endpoint }]
+        let flat = Modification {
+            instance_id: self.instance_id,
+            dry_run: self.dry_run,
+            http_tokens: self.http_tokens,
+            http_endpoint: self.http_endpoint,
+            http_put_response_hop_limit: self.http_put_response_hop_limit,
+            http_protocol_ipv6: self.http_protocol_ipv6,
+            instance_metadata_tags: self.instance_metadata_tags,
+        };
+        [self.nested.0.unwrap_or_default(), flat]
     }
 
     fn is_dry_run(&self) -> bool {
@@ -764,6 +810,7 @@ mod tests {
                 http_tokens: Some("optional".to_owned()),
                 http_endpoint: None,
                 left_open: None,
+                names_another: false,
             };
             assert_eq!(call("ModifyInstanceMetadataOptions", &request, &Value::Null), expected);
         }
@@ -828,6 +875,7 @@ mod tests {
             http_tokens: Some("optional".to_owned()),
             http_endpoint: Some("enabled".to_owned()),
             left_open: None,
+            names_another: false,
         };
         assert_eq!(call("ModifyInstanceMetadataOptions", &request, &Value::Null), expected);
     }

@@ -40,6 +40,8 @@ pub enum Invocation {
 pub struct Message {
     /// What `batchItemFailures` calls it.
     pub message_id: String,
+    /// How often it was received so far.
+    pub receives: u32,
     /// What it asks for, or why it is refused.
     pub request: Result<Request, EventError>,
 }

@@ -41,8 +41,9 @@ fn read_record(index: usize, record: SqsMessage, region: &str) -> Result<Message
             "is missing: the message could not be reported as failed",
         )
     })?;
+    let receives = record.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok()).unwrap_or(1);
     let body = record.body.unwrap_or_default();
-    Ok(Message { message_id, request: read_event(&body, region) })
+    Ok(Message { message_id, receives, request: read_event(&body, region) })
 }
 
 #[cfg(test)]

@@ -346,6 +346,12 @@ impl InstanceReport {
         Self { instance_id: instance_id.to_owned(), outcome, details: Details::default() }
     }
 
+    /// Whether it tells who left tokens not required on an instance that is compliant or gone by now.
+    #[must_use]
+    pub fn is_attribution(&self) -> bool {
+        matches!(self.outcome, Outcome::Compliant { .. } | Outcome::Gone { .. }) && self.details.cause.is_some()
+    }
+
     /// Whether EC2 described it.
     #[must_use]
     pub fn was_described(&self) -> bool {

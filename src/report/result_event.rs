@@ -136,7 +136,8 @@ pub fn result_event(instance: &InstanceReport, setting: Setting, named: bool) ->
     let cause = instance.details.cause.as_deref();
     let commands = cause.map(|it| it.commands.join("; ")).filter(|it| !it.is_empty());
     let summary = summary(instance, setting, &what(instance), commands.as_deref());
-    event(detail_type, instance, setting, &instance.instance_id, summary)
+    let name = format!("{}/{}", instance.instance_id, instance.outcome.as_str());
+    event(detail_type, instance, setting, &name, summary)
 }
 
 /// The result of the calls without a token that `instance` refused, if there were any.
@@ -148,7 +149,7 @@ pub fn refused_calls_event(instance: &InstanceReport, setting: Setting) -> Optio
          IMDSv2, or of somebody who tries"
     );
     let summary = summary(instance, setting, &what, instance.details.undo.as_deref());
-    event("IMDS Calls Refused", instance, setting, &format!("{}/refused-calls", instance.instance_id), summary)
+    event("IMDS Calls Refused", instance, setting, &format!("{}/refused_calls", instance.instance_id), summary)
 }
 
 fn event(
@@ -312,9 +313,9 @@ mod tests {
         instance.details.refused_calls = Some(RefusedCalls { count: 12, in_hours: 1 });
         let refused = refused_calls_event(&instance, setting).unwrap();
         let detail: Value = serde_json::from_str(&refused.detail).unwrap();
-        assert_eq!(detail["result_id"], "event-1/i-1a2b3c4d/refused-calls");
+        assert_eq!(detail["result_id"], "event-1/i-1a2b3c4d/refused_calls");
         assert!(detail["summary"]["what"].as_str().unwrap().starts_with("12 calls without a session token"));
-        assert_eq!(result(&instance, false).unwrap().1["result_id"], "event-1/i-1a2b3c4d");
+        assert_eq!(result(&instance, false).unwrap().1["result_id"], "event-1/i-1a2b3c4d/enforced");
     }
 
     #[test]

@@ -225,7 +225,8 @@ fn ends(cell: &str, run: &Run, ec2: &InProcess, named: &[String]) -> Vec<End> {
                 (Some(failure), _) => {
                     let is_sweep = cell.starts_with("schedule") && run.report.error.is_none();
                     assert_ne!(run.failed, is_sweep, "{cell}: a failure fails the invocation, but for a sweep's");
-                    assert_goes_back(cell, run, &id, failure.retryable);
+                    let is_looked_at = entry.is_some_and(|it| it.was_described());
+                    assert_goes_back(cell, run, &id, failure.retryable || !is_looked_at);
                     if failure.retryable { End::Retryable } else { End::Refused }
                 }
                 (None, Some("enforced")) => {
@@ -241,8 +242,8 @@ fn ends(cell: &str, run: &Run, ec2: &InProcess, named: &[String]) -> Vec<End> {
         .collect()
 }
 
-/// The message of an instance goes back to the queue if trying again can help, and the poisoned one
-/// always.
+/// The message of an instance goes back to the queue if trying again can help or it was not looked at,
+/// and the poisoned one always.
 fn assert_goes_back(cell: &str, run: &Run, id: &str, retryable: bool) {
     if !run.report.messages.is_empty() {
         let goes_back = |it: &str| run.messages.iter().any(|message| message == it);

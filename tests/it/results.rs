@@ -269,7 +269,7 @@ async fn an_event_that_is_handled_twice_has_the_same_ids_and_a_message_its_own_e
     assert_eq!(output.trim(), r#"{"IMDS Tokens Required": 3, "dropped": 6}"#);
     let event: Value = serde_json::from_str(&event).unwrap();
     let result = &details(&bus.taken(), "IMDS Tokens Required")[0];
-    let id = format!("{}/{}", event["id"].as_str().unwrap(), result["instance_id"].as_str().unwrap());
+    let id = format!("{}/{}/enforced", event["id"].as_str().unwrap(), result["instance_id"].as_str().unwrap());
     assert_eq!(result["result_id"], id);
 }
 
@@ -283,7 +283,7 @@ async fn in_a_batch_what_a_launch_without_ids_led_to_has_the_id_of_that_event() 
     drop(handled(&ec2, &event, Mode::Observe, &bus).await);
     let [result] = &details(&bus.taken(), "IMDS Tokens Would Be Required")[..] else { panic!("one result") };
     assert_eq!(result["event"]["name"], "RunInstances");
-    assert!(result["result_id"].as_str().unwrap().ends_with(&id(0)), "{result}");
+    assert!(result["result_id"].as_str().unwrap().ends_with(&format!("/{}/would_enforce", id(0))), "{result}");
 }
 
 #[tokio::test]
