@@ -168,6 +168,7 @@ async fn the_manual_has_every_line_with_its_level_and_its_fields() {
     const OF_EVERY_LINE: [&str; 5] = ["timestamp", "level", "message", "target", "span"];
     let rows = table_of_lines();
     let lines = log_of_all().await;
+    assert_each_row_is_of_the_code(&rows);
     for line in &lines {
         let message = line["message"].as_str().unwrap();
         let row = rows.iter().find(|row| names_in(&row[0]).contains(message));
@@ -192,6 +193,16 @@ async fn the_manual_has_every_line_with_its_level_and_its_fields() {
     }
 }
 
+/// Each message of the table has a line of code, and one row.
+fn assert_each_row_is_of_the_code(rows: &[Vec<String>]) {
+    let code = ["src/telemetry.rs", "src/bin/imds-enforcer.rs"].map(text).concat();
+    let mut messages = BTreeSet::new();
+    for message in rows.iter().flat_map(|row| names_in(&row[0])) {
+        assert!(code.contains(&format!("\"{message}\"")), "no line of the log says {message}");
+        assert!(messages.insert(message.clone()), "{message} has two rows");
+    }
+}
+
 /// One stage of a query: its command and the rest.
 fn stages(query: &str) -> Vec<(&str, &str)> {
     query.split('|').map(|stage| stage.trim().split_once(' ').unwrap()).collect()
@@ -205,13 +216,14 @@ fn unquoted(stage: &str) -> Vec<String> {
 }
 
 /// Whether a line passes a filter: conditions joined by `and`, each `ispresent(field)`,
-/// `field = "value"` or `field in ["value", …]`.
+/// `field = "value"`, `field != "value"` or `field in ["value", …]`.
 fn passes(filter: &str, line: &Value) -> bool {
     filter.split(" and ").map(str::trim).all(|condition| {
         let values: Vec<_> = condition.split(['"', '\'']).skip(1).step_by(2).collect();
         let words = unquoted(condition);
         match &words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["ispresent", field] => !line[*field].is_null(),
+            [field] if condition.contains("!=") => line[*field].as_str().is_some_and(|value| !values.contains(&value)),
             [field] | [field, "in"] => line[*field].as_str().is_some_and(|value| values.contains(&value)),
             _ => panic!("a condition that is not known here: {condition}"),
         }
@@ -220,8 +232,8 @@ fn passes(filter: &str, line: &Value) -> bool {
 
 /// The fields that the stages behind the filter use: neither syntax, nor what a stage names itself.
 fn fields(stages: &[(&str, &str)]) -> BTreeSet<String> {
-    const SYNTAX: [&str; 11] =
-        ["as", "by", "asc", "desc", "count_distinct", "count", "latest", "sum", "pct", "max", "bin"];
+    const SYNTAX: [&str; 12] =
+        ["as", "by", "asc", "desc", "count_distinct", "count", "latest", "sum", "pct", "max", "bin", "strcontains"];
     let mut named = BTreeSet::new();
     let mut fields = BTreeSet::new();
     for (command, rest) in stages {
@@ -236,22 +248,53 @@ fn fields(stages: &[(&str, &str)]) -> BTreeSet<String> {
     fields.difference(&named).cloned().collect()
 }
 
-/// The queries of the manual and of the dashboard.
-fn queries() -> Vec<String> {
-    let manual = text("events/README.md");
-    let mut queries: Vec<_> = manual.lines().filter(|line| line.starts_with("filter ")).map(str::to_owned).collect();
-    assert_eq!(queries.len(), 7);
+/// The queries of the manual.
+fn queries_of_the_manual() -> Vec<String> {
+    text("events/README.md").lines().filter(|line| line.starts_with("filter ")).map(str::to_owned).collect()
+}
+
+/// The queries of the dashboard, whose text is JSON.
+fn queries_of_the_dashboard() -> Vec<String> {
     let template = text("infra/template.yaml");
-    let on_dashboard = template.split("SOURCE '${LogGroup}' | ").skip(1);
-    queries.extend(on_dashboard.map(|rest| rest.split("\"}").next().unwrap().to_owned()));
-    assert_eq!(queries.len(), 8);
-    queries
+    let queries = template.split("SOURCE '${LogGroup}' | ").skip(1);
+    queries.map(|rest| rest.split("\"}").next().unwrap().replace("\\\"", "\"")).collect()
+}
+
+#[test]
+fn the_dashboard_shows_the_first_two_queries_of_the_manual() {
+    let manual = queries_of_the_manual();
+    assert_eq!(manual.len(), 9);
+    assert_eq!(queries_of_the_dashboard(), manual[..2]);
+}
+
+#[tokio::test]
+async fn the_caller_that_an_event_knew_is_found_although_a_sweep_comes_after_it() {
+    let ec2 = local_ec2(fleet());
+    let by_event = log_of(observing(), &ec2, &sample("RunInstances/auto-scaling")).await;
+    let by_sweep = log_of(observing(), &ec2, &sweep()).await;
+    let of = |instance: &'static str| {
+        let lines = by_event.iter().chain(&by_sweep).filter(move |line| line["instance_id"] == instance);
+        lines.filter(|line| line["cause"].is_string())
+    };
+    let manual = queries_of_the_manual();
+    let stages = stages(&manual[0]);
+    let [("filter", filter), ..] = &stages[..] else { panic!("{} begins with a filter", manual[0]) };
+    let named: Vec<_> = of("i-0a400000000000001").collect();
+    assert_eq!(named.len(), 2);
+    assert_eq!(named[1]["actor"], "unknown");
+    let known: Vec<_> = named.iter().filter(|line| passes(filter, line)).collect();
+    assert_eq!(known.len(), 1);
+    assert_eq!(known[0]["actor"], "arn:aws:sts::111122223333:assumed-role/AWSServiceRoleForAutoScaling/Autoscaling");
+    // The second query counts those whose every line has an unknown caller.
+    assert!(manual[1].contains("sum(strcontains(actor, \"unknown\")) as unknown_callers"));
+    let unnamed: Vec<_> = of("i-0a200000000000001").collect();
+    assert!(!unnamed.is_empty() && unnamed.iter().all(|line| line["actor"] == "unknown" && !passes(filter, line)));
 }
 
 #[tokio::test]
 async fn every_query_finds_its_fields_in_a_real_log() {
     let lines = log_of_all().await;
-    for query in queries() {
+    for query in queries_of_the_manual().into_iter().chain(queries_of_the_dashboard()) {
         let stages = stages(&query);
         let [("filter", filter), rest @ ..] = &stages[..] else { panic!("{query} begins with a filter") };
         // The instance that one query names stands for any.
@@ -263,12 +306,9 @@ async fn every_query_finds_its_fields_in_a_real_log() {
             assert!(is_there, "{field} of {query} is in no line that passes its filter");
         }
         for value in filter.split(['"', '\'']).skip(1).step_by(2) {
-            assert!(
-                lines
-                    .iter()
-                    .any(|line| line["outcome"] == value || line["class"] == value || line["instance_id"] == value),
-                "{value} of {query}"
-            );
+            let has =
+                |line: &Value| ["outcome", "class", "instance_id", "actor"].iter().any(|field| line[field] == value);
+            assert!(lines.iter().any(has), "{value} of {query}");
         }
     }
 }
