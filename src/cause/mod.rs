@@ -434,6 +434,17 @@ mod tests {
     }
 
     #[test]
+    fn whoever_raised_the_hop_limit_named_the_endpoint_because_ec2_asks_for_it() {
+        let mut call = change(None, Some("enabled"));
+        if let Call::ModifyInstanceMetadataOptions { names_another, .. } = &mut call {
+            *names_another = true;
+        }
+        assert!(call.loosens(), "whether the endpoint was closed before is not known");
+        let (kind, _, actor, _) = reported(&[GROUP], Some(&by(None, call)));
+        assert_eq!((kind, actor), (json!("auto_scaling_group"), json!("unknown")));
+    }
+
+    #[test]
     fn whoever_changed_another_option_is_not_blamed() {
         for call in [change(None, None), change(Some("required"), None), change(None, Some("disabled"))] {
             let (kind, evidence, actor, _) = reported(&[], Some(&by(None, call)));

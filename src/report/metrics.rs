@@ -34,11 +34,13 @@ pub struct Measurements<'a> {
     pub at: DateTime<Utc>,
     /// The instances by outcome.
     pub counts: Counts,
-    /// The instances that events led to, that failed and whose failure does not pass by itself.
+    /// The instances that events report as new, that failed and whose failure does not pass by itself.
     pub refused: usize,
-    /// The same of those that a sweep found, where there was one. They are found again by each, so
-    /// that they are no news.
-    pub refused_in_sweep: Option<usize>,
+    /// The same of those that a sweep found or that only started again, where there was either. They are
+    /// found so each time, so that they are no news.
+    pub refused_again: Option<usize>,
+    /// Whether it was a sweep.
+    pub sweeps: bool,
     /// The instances that refused calls without a token, where they are watched and CloudWatch
     /// answered.
     pub refusing_calls: Option<usize>,
@@ -93,7 +95,6 @@ fn milliseconds<'a>(name: &'static str, value: Measured<'a>) -> Metric<'a> {
 fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
     let Counts { examined, enforced, would_enforce, created_before, exempt, in_use, failed, left_over, .. } =
         measured.counts;
-    let sweeps = measured.refused_in_sweep.is_some();
     let enforces = measured.mode == Mode::Enforce;
     let metrics = [
         Some(count("InstancesExamined", examined)),
@@ -104,8 +105,8 @@ fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
         measured.has_day.then(|| count("InstancesCreatedBefore", created_before)),
         Some(count("InstancesFailed", failed)),
         Some(count("InstancesRefused", measured.refused)),
-        measured.refused_in_sweep.map(|refused| count("SweepInstancesRefused", refused)),
-        sweeps.then(|| count("InstancesLeftOver", left_over)),
+        measured.refused_again.map(|refused| count("SweepInstancesRefused", refused)),
+        measured.sweeps.then(|| count("InstancesLeftOver", left_over)),
         measured.refusing_calls.map(|refusing| count("InstancesRefusingCalls", refusing)),
         Some(milliseconds("Duration", Measured::One(measured.duration_ms))),
         Some(count("Ec2Calls", measured.ec2_calls)),
@@ -194,7 +195,8 @@ mod tests {
             at: "2026-11-02T09:14:10Z".parse().unwrap(),
             counts: Counts { examined: 3, enforced: 2, failed: 1, ..Counts::default() },
             refused: 1,
-            refused_in_sweep: all.then_some(2),
+            refused_again: all.then_some(2),
+            sweeps: all,
             refusing_calls: all.then_some(3),
             time_to_enforce_ms,
             duration_ms: 120,

@@ -155,6 +155,19 @@ async fn what_is_loosened_is_enforced_however_old_it_is() {
     }
 }
 
+/// No sweep would find it: to the sweep it is one that was created before the day.
+#[tokio::test]
+async fn a_refused_write_on_what_was_loosened_comes_back_until_it_is_a_dead_letter() {
+    let change = || sample("ModifyInstanceMetadataOptions/downgrade-to-optional");
+    for (instances, goes_back) in [(fleet(), false), (fleet().into_iter().map(old).collect(), true)] {
+        let ec2 = local_ec2(instances);
+        ec2.model().deny(MODIFY, None);
+        let enforcer = enforcer(&ec2, since_today(settings())).await;
+        let messages = sent_back(enforcer.handle(&sqs([("change", change())]), in_a_minute()).await);
+        assert_eq!(messages.len(), usize::from(goes_back));
+    }
+}
+
 #[tokio::test]
 async fn of_a_launch_without_ids_the_new_are_enforced_and_the_old_are_not_looked_at() {
     let mut instances = violators(2);

@@ -1,7 +1,9 @@
 //! The handler, with the real SDK, on a local EC2 that has nothing to hide.
 
+use std::time::Duration;
+
 use imds_enforcer::config::Mode;
-use imds_enforcer::enforce::Answer;
+use imds_enforcer::enforce::{Answer, Settings};
 use local_ec2::model::{Instance, MetadataOptions};
 
 use crate::harness::*;
@@ -244,6 +246,38 @@ async fn of_a_batch_the_messages_that_may_be_tried_again_or_read_by_somebody_are
     let Ok(Answer::Batch { response, .. }) = handle(&ec2, &event).await else { panic!("a batch is answered") };
     let failed: Vec<_> = response.batch_item_failures.iter().map(|it| it.item_identifier.as_str()).collect();
     assert_eq!(failed, ["unknown", "unreadable", "elsewhere", "malformed"]);
+}
+
+#[tokio::test]
+async fn what_was_not_looked_at_comes_back_whatever_ec2_answered_but_no_sweep() {
+    for code in ["UnauthorizedOperation", "AuthFailure", "InternalError"] {
+        let ec2 = local_ec2(violators(1));
+        ec2.model().faults.add(fault(DESCRIBE, None, None, error(code, 400)));
+        let event = sqs([
+            ("start", running(&id(0))),
+            ("launch without ids", sample("RunInstances/omitted")),
+            ("sweep", sample("ScheduledEvent/rule")),
+        ]);
+        assert_eq!(sent_back(handle(&ec2, &event).await), ["start", "launch without ids"], "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_whose_list_breaks_off_says_so_and_is_no_failure() {
+    let ec2 = local_ec2(violators(1500));
+    ec2.model().buckets.unlimited = true;
+    let enforcer = enforcer(&ec2, Settings { waits: vec![Duration::ZERO; 4], ..observing() }).await;
+    let second_page = async {
+        while count(&ec2, DESCRIBE) < 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        ec2.model().faults.add(fault(DESCRIBE, None, None, error("InternalError", 500)));
+    };
+    let event = sample("ScheduledEvent/rule");
+    let (answer, ()) = tokio::join!(enforcer.handle(&event, in_a_minute()), second_page);
+    assert!(answer.is_ok(), "{answer:?}");
+    let report = report(answer);
+    assert_eq!((report.counts.would_enforce, report.error.unwrap().code.as_str()), (1000, "InternalError"));
 }
 
 #[tokio::test]

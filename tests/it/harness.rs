@@ -208,6 +208,21 @@ pub(crate) fn sqs<'a>(messages: impl IntoIterator<Item = (&'a str, String)>) -> 
     json!({"Records": messages.into_iter().map(record).collect::<Vec<_>>()}).to_string()
 }
 
+/// The same SQS event, its messages received for the `count`th time.
+pub(crate) fn received(sqs: &str, count: u32) -> String {
+    let mut event: Value = serde_json::from_str(sqs).unwrap();
+    for record in event["Records"].as_array_mut().unwrap() {
+        record["attributes"] = json!({"ApproximateReceiveCount": count.to_string()});
+    }
+    event.to_string()
+}
+
+/// The messages that an answer to a batch sends back to the queue.
+pub(crate) fn sent_back(answer: Result<Answer, InvocationError>) -> Vec<String> {
+    let Ok(Answer::Batch { response, .. }) = answer else { panic!("a batch is answered: {answer:?}") };
+    response.batch_item_failures.into_iter().map(|it| it.item_identifier).collect()
+}
+
 thread_local! {
     /// What this thread has logged since it began to collect.
     static LOG: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };

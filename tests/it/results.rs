@@ -273,6 +273,37 @@ async fn an_event_that_is_handled_twice_has_the_same_ids_and_a_message_its_own_e
     assert_eq!(result["result_id"], id);
 }
 
+/// A launch of which one instance can't be changed yet comes back again and again.
+#[tokio::test]
+async fn an_event_that_comes_back_attributes_when_it_is_done_and_not_each_time() {
+    let (bus, launch) = (Bus::default(), sample("RunInstances/asks-for-optional"));
+    let mut event: Value = serde_json::from_str(&launch).unwrap();
+    let items = event["detail"]["responseElements"]["instancesSet"]["items"].as_array_mut().unwrap();
+    let mut other = items[0].clone();
+    other["instanceId"] = id(0).into();
+    let first = items[0]["instanceId"].as_str().unwrap().to_owned();
+    items.push(other);
+    let launch = sqs([("launch", event.to_string())]);
+    let ec2 = local_ec2([compliant(&first), not_ready(Instance::new(&id(0)), 4)]);
+    for (receive, attributed) in [(1, 1), (2, 1), (3, 2)] {
+        drop(handled(&ec2, &received(&launch, receive), Mode::Enforce, &bus).await);
+        assert_eq!(details(&bus.taken(), "IMDS Launch Attributed").len(), attributed, "receive {receive}");
+    }
+    assert_eq!(details(&bus.taken(), "IMDS Tokens Required").len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_is_a_result_once_and_not_with_each_start() {
+    for (instance, receive, results) in
+        [(Instance::new(&id(0)), 1, 1), (Instance::new(&id(0)), 2, 0), (old(Instance::new(&id(0))), 1, 0)]
+    {
+        let (bus, ec2) = (Bus::default(), local_ec2([instance]));
+        ec2.model().deny(MODIFY, None);
+        drop(handled(&ec2, &received(&sqs([("start", running(&id(0)))]), receive), Mode::Enforce, &bus).await);
+        assert_eq!(details(&bus.taken(), "IMDS Enforcement Failed").len(), results);
+    }
+}
+
 #[tokio::test]
 async fn in_a_batch_what_a_launch_without_ids_led_to_has_the_id_of_that_event() {
     let bus = Bus::default();
