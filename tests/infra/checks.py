@@ -305,10 +305,27 @@ CHECKS = [
 
 # What a parameter must allow, and what it must not: of days, all that there are.
 SINCE = {
-    "all": True, "2026-11-02": True, "2026-01-31": True, "2026-04-30": True, "2028-02-29": True, "2026-10-31": True, "2026-12-31": True,
-    "": False, "none": False, "2026-13-01": False, "2026-00-10": False, "2026-11-2": False, "2026-11-02T00:00:00Z": False,
-    "2026-02-30": False, "2026-04-31": False, "2026-06-31": False, "2026-09-31": False, "2026-11-31": False, "2026-01-32": False, "2026-11-00": False,
-}  # fmt: skip
+    "all": True,
+    "2026-11-02": True,
+    "2026-01-31": True,
+    "2026-04-30": True,
+    "2028-02-29": True,
+    "2026-10-31": True,
+    "2026-12-31": True,
+    "": False,
+    "none": False,
+    "2026-13-01": False,
+    "2026-00-10": False,
+    "2026-11-2": False,
+    "2026-11-02T00:00:00Z": False,
+    "2026-02-30": False,
+    "2026-04-31": False,
+    "2026-06-31": False,
+    "2026-09-31": False,
+    "2026-11-31": False,
+    "2026-01-32": False,
+    "2026-11-00": False,
+}
 
 
 def whoever_deploys_says_since_when(template):

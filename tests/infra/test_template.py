@@ -308,7 +308,9 @@ SEEDED_FAULTS_OF_PARAMETERS = {
         "a day by default": lambda it: it["Parameters"]["EnforceSince"].update(Default="2026-11-02"),
         "any text as a day": lambda it: it["Parameters"]["EnforceSince"].update(AllowedPattern=".*"),
         "days that there are not": lambda it: it["Parameters"]["EnforceSince"].update(AllowedPattern=r"^(all|\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01]))$"),
-        "no leap day": lambda it: it["Parameters"]["EnforceSince"].update(AllowedPattern=it["Parameters"]["EnforceSince"]["AllowedPattern"].replace("02-(0[1-9]|[12]\\d)", "02-(0[1-9]|1\\d|2[0-8])")),
+        "no leap day": lambda it: it["Parameters"]["EnforceSince"].update(
+            AllowedPattern=it["Parameters"]["EnforceSince"]["AllowedPattern"].replace("02-(0[1-9]|[12]\\d)", "02-(0[1-9]|1\\d|2[0-8])")
+        ),
         "no whole Region": lambda it: it["Parameters"]["EnforceSince"].update(AllowedPattern=r"^\d{4}-\d{2}-\d{2}$"),
     },
     "a_reservation_is_more_than_the_queue_takes": {
