@@ -32,7 +32,7 @@ test("the CDK's own context is left to it", () => {
 });
 
 test('a deployment must say since when it enforces, and a command that deploys nothing need not', () => {
-  const missing = 'context enforceSince is missing; it must be all, or a day such as 2026-11-02';
+  const missing = 'context enforceSince is missing; it must be all, or a day that there is, such as 2026-11-02';
   expect(() => props({ enforceSince: undefined })).toThrow(missing);
   expect(() => propsFromContext(new Stack(new App(), 'Stack'))).toThrow(missing);
   const withoutBundling = { 'aws:cdk:bundling-stacks': [] };
@@ -58,7 +58,7 @@ describe('a name that is not a property is refused with the one that is', () => 
 describe('a value that the template does not allow is refused with what it allows', () => {
   test.each([
     ['mode', 'observ', 'context mode is "observ"; it must be one of enforce, observe'],
-    ['enforceSince', 'now', 'context enforceSince is "now"; it must be all, or a day such as 2026-11-02'],
+    ['enforceSince', 'now', 'context enforceSince is "now"; it must be all, or a day that there is, such as 2026-11-02'],
     ['mode', '', 'context mode is ""; it must be one of enforce, observe'],
     ['graceDays', 'abc', 'context graceDays is "abc"; it must be a whole number from 0 to 90'],
     ['graceDays', '-1', 'context graceDays is "-1"; it must be a whole number from 0 to 90'],

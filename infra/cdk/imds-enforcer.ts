@@ -18,7 +18,7 @@ import * as sns from 'aws-cdk-lib/aws-sns';
 import * as sqs from 'aws-cdk-lib/aws-sqs';
 import { Construct } from 'constructs';
 import { packaged } from './code.js';
-import { include, propertyOf, readTemplate, SamTemplate, Values, valueOf } from './template.js';
+import { include, isDay, propertyOf, readTemplate, SamTemplate, Values, valueOf } from './template.js';
 
 /** The parameters of the template, which describes each; all but `enforceSince` have a default. */
 export interface ImdsEnforcerParameters {
@@ -68,7 +68,7 @@ export interface ImdsEnforcerParameters {
     | 1096 | 1827 | 2192 | 2557 | 2922 | 3288 | 3653;
   /** @default x86_64 */
   readonly architecture?: 'x86_64' | 'arm64';
-  /** @default 0, no concurrency is reserved */
+  /** At least 3, since the queue's event source uses two. @default 0, no concurrency is reserved */
   readonly reservedConcurrency?: number;
   /** @default none, the services' own encryption is used */
   readonly kmsKeyArn?: string;
@@ -216,6 +216,11 @@ export function valuesOf(template: SamTemplate, props: ImdsEnforcerProps): Value
   });
   if (props.resultBus && (props.resultBusArn || props.resultEventBus)) {
     throw new Error('resultBus creates a bus, and resultBusArn or resultEventBus is an existing one; give one of them');
+  }
+  const { enforceSince, reservedConcurrency = 0 } = props;
+  if (enforceSince !== 'all' && !isDay(enforceSince)) throw new Error(`enforceSince is ${JSON.stringify(enforceSince)}; there is no such day`);
+  if (reservedConcurrency === 1 || reservedConcurrency === 2) {
+    throw new Error(`reservedConcurrency is ${reservedConcurrency}; it must be 0 or at least 3, since the queue's event source uses two`);
   }
   return Object.fromEntries(values);
 }

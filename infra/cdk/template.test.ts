@@ -60,9 +60,15 @@ describe('a parameter allows', () => {
 describe('a property is refused', () => {
   const stack = new Stack(new App(), 'Stack');
   test.each([
-    [{ enforceSince: undefined }, 'enforceSince is missing; it must be all, or a day such as 2026-11-02'],
-    [{ enforceSince: 'today' }, 'enforceSince is "today"; it must be all, or a day such as 2026-11-02'],
-    [{ enforceSince: '2026-13-01' }, 'enforceSince is "2026-13-01"; it must be all, or a day such as 2026-11-02'],
+    [{ enforceSince: undefined }, 'enforceSince is missing; it must be all, or a day that there is, such as 2026-11-02'],
+    [{ enforceSince: 'today' }, 'enforceSince is "today"; it must be all, or a day that there is, such as 2026-11-02'],
+    [{ enforceSince: '2026-13-01' }, 'enforceSince is "2026-13-01"; it must be all, or a day that there is, such as 2026-11-02'],
+    [{ enforceSince: '2026-11-31' }, 'enforceSince is "2026-11-31"; it must be all, or a day that there is, such as 2026-11-02'],
+    [{ enforceSince: '2028-02-30' }, 'enforceSince is "2028-02-30"; it must be all, or a day that there is, such as 2026-11-02'],
+    [{ enforceSince: '2026-02-29' }, 'enforceSince is "2026-02-29"; there is no such day'],
+    [{ sweepAlarmHours: 1 }, 'sweepAlarmHours is 1; it must be a whole number from 2 to 24'],
+    [{ reservedConcurrency: 1 }, 'reservedConcurrency is 1; it must be 0 or at least 3'],
+    [{ reservedConcurrency: 2 }, 'reservedConcurrency is 2; it must be 0 or at least 3'],
     [{ graceDays: 91 }, 'graceDays is 91; it must be a whole number from 0 to 90'],
     [{ graceDays: 1.5 }, 'graceDays is 1.5; it must be a whole number from 0 to 90'],
     [{ sweepLimit: 100_001 }, 'sweepLimit is 100001; it must be a whole number from 0 to 100000'],
@@ -76,6 +82,11 @@ describe('a property is refused', () => {
   ])('%j', (props, message) => {
     expect(() => synthesize(() => props)).toThrow(message);
   });
+});
+
+test('a leap day and the least reservation are taken', () => {
+  const values = valuesOf(template, { enforceSince: '2028-02-29', reservedConcurrency: 3, sweepAlarmHours: 2 });
+  expect(values).toMatchObject({ EnforceSince: '2028-02-29', ReservedConcurrency: 3, SweepAlarmHours: 2 });
 });
 
 describe('conditions decide which resources there are', () => {

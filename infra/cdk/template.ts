@@ -138,6 +138,12 @@ function isAllowed(parameter: Parameter, value: unknown): value is string | numb
   return new RegExp(`^(?:${AllowedPattern})$`).test(value as string);
 }
 
+/** Whether a text is a day that there is, as the pattern of a parameter can't tell of 29 February. */
+export function isDay(text: string): boolean {
+  const date = new Date(`${text}T00:00:00Z`);
+  return !Number.isNaN(date.getTime()) && date.toISOString().startsWith(text);
+}
+
 function requirement(parameter: Parameter): string {
   const { AllowedValues, ConstraintDescription, MinValue, MaxValue } = parameter;
   if (AllowedValues) return `must be one of ${AllowedValues.join(', ')}`;

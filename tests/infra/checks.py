@@ -24,6 +24,9 @@ OF_LAMBDA = {
     "sqs:SendMessage",
 }
 
+# What the role does with a key of one's own, for its queues.
+OF_A_KEY = {"kms:Decrypt", "kms:GenerateDataKey"}
+
 # Where a wildcard stands because no ARN can: actions that know no resource.
 WITHOUT_RESOURCE = {
     "cloudwatch:GetMetricData",
@@ -71,11 +74,14 @@ def lint(template):
 def the_role_may_do_what_the_code_calls_and_nothing_else(resources):
     allowed = [it for it in statements(resources["FunctionRole"]) if it["Effect"] == "Allow"]
     actions = {action for it in allowed for action in listed(it["Action"])}
-    if actions != iam_actions_called(resources) | OF_LAMBDA:
+    key = properties(resources, "LaunchQueue").get("KmsMasterKeyId")
+    if actions != iam_actions_called(resources) | OF_LAMBDA | (OF_A_KEY if key else set()):
         yield f"the role's actions are {sorted(actions)}"
     for it in allowed:
         if "*" in listed(it["Resource"]) and not set(listed(it["Action"])) <= WITHOUT_RESOURCE:
             yield f"{it['Action']} on every resource"
+        if OF_A_KEY & set(listed(it["Action"])) and it["Resource"] != key:
+            yield f"{it['Action']} on {it['Resource']}, not on the key of the queues"
         if any("*" in action for action in listed(it["Action"])):
             yield f"{it['Action']} is a wildcard"
 
@@ -124,10 +130,29 @@ def times_fit_one_another(resources):
     tried = visibility * queue.get("RedrivePolicy", {}).get("maxReceiveCount", 0)
     if not 6 * 3600 <= tried <= 7 * 3600:
         yield f"what fails is tried for {tried / 3600:.1f} hours, not for six"
-    # SQS counts the age of a message up to its third receive alone.
+    # From its third receive on, SQS may leave a message out of the age.
     threshold = properties(resources, "OldestMessageAlarm").get("Threshold", 0)
     if not visibility < threshold < 2 * visibility:
         yield f"the alarm on the oldest message, at {threshold} s, is for a first failure, or never sees a second"
+
+
+def what_fails_is_tried_again(resources):
+    """By the function at once, and by each rule as long as EventBridge does; a sweep until the next."""
+    configurations = [it["Properties"] for it in of_type(resources, "AWS::Lambda::EventInvokeConfig").values()]
+    attempts = {key: it.get(key) for it in configurations for key in ("MaximumRetryAttempts", "MaximumEventAgeInSeconds")}
+    if attempts != {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 21600}:
+        yield f"the function tries a failed event again by {attempts}"
+    for name, rule in of_type(resources, "AWS::Events::Rule").items():
+        expected = {"MaximumEventAgeInSeconds": 3600 if name == "SweepRule" else 86400, "MaximumRetryAttempts": 185}
+        for target in rule["Properties"]["Targets"]:
+            if target.get("RetryPolicy") != expected:
+                yield f"{name} delivers again by {target.get('RetryPolicy')}, not by {expected}"
+
+
+def the_queue_leaves_executions_to_changes(resources):
+    scaling = properties(resources, "LaunchSource").get("ScalingConfig", {})
+    if scaling != {"MaximumConcurrency": 2}:
+        yield f"the queue takes as many executions as {scaling} says"
 
 
 def nothing_is_lost(resources):
@@ -265,6 +290,8 @@ CHECKS = [
     results_can_only_be_the_functions_own,
     the_function_is_what_the_build_makes,
     times_fit_one_another,
+    what_fails_is_tried_again,
+    the_queue_leaves_executions_to_changes,
     nothing_is_lost,
     bursts_share_the_queue_and_changes_do_not_wait,
     what_is_queued_is_handled_whatever_is_off,
@@ -276,19 +303,69 @@ CHECKS = [
 ]
 
 
+# What a parameter must allow, and what it must not: of days, all that there are.
+SINCE = {
+    "all": True,
+    "2026-11-02": True,
+    "2026-01-31": True,
+    "2026-04-30": True,
+    "2028-02-29": True,
+    "2026-10-31": True,
+    "2026-12-31": True,
+    "": False,
+    "none": False,
+    "2026-13-01": False,
+    "2026-00-10": False,
+    "2026-11-2": False,
+    "2026-11-02T00:00:00Z": False,
+    "2026-02-30": False,
+    "2026-04-31": False,
+    "2026-06-31": False,
+    "2026-09-31": False,
+    "2026-11-31": False,
+    "2026-01-32": False,
+    "2026-11-00": False,
+}
+
+
 def whoever_deploys_says_since_when(template):
     parameter = template["Parameters"]["EnforceSince"]
     if "Default" in parameter:
         yield f"a deployment that does not say since when enforces since {parameter['Default']}"
     allowed = re.compile(parameter["AllowedPattern"])
-    for value, expected in {"all": True, "2026-11-02": True, "": False, "none": False, "2026-13-01": False, "2026-11-2": False, "2026-11-02T00:00:00Z": False}.items():
+    for value, expected in SINCE.items():
         if bool(allowed.search(value)) != expected:
             yield f"{value!r} is {'not ' if expected else ''}allowed"
 
 
+def an_alarm_lasts_until_the_next_sweep(template):
+    """The alarms over SweepAlarmHours count in hours, and a sweep may run each hour."""
+    least = template["Parameters"]["SweepAlarmHours"]["MinValue"]
+    if least < 2:
+        yield f"SweepAlarmHours may be {least}, which is no more than the schedule's period"
+
+
+def a_reservation_is_more_than_the_queue_takes(template):
+    taken = template["Resources"]["LaunchSource"]["Properties"].get("ScalingConfig", {}).get("MaximumConcurrency", 1000)
+    rules = template.get("Rules", {}).values()
+    asserted = [it["Assert"] for rule in rules for it in rule["Assertions"]]
+    refused = {"Fn::Not": [{"Fn::Contains": [[str(few) for few in range(1, taken + 1)], {"Ref": "ReservedConcurrency"}]}]}
+    if refused not in asserted:
+        yield f"ReservedConcurrency may be no more than the {taken} executions of the queue"
+
+
+CHECKS_OF_PARAMETERS = [
+    whoever_deploys_says_since_when,
+    an_alarm_lasts_until_the_next_sweep,
+    a_reservation_is_more_than_the_queue_takes,
+]
+
+
 def findings(template, **parameters):
     """All that is wrong with a SAM template, in the default configuration or another."""
-    found = lint(template) + [f"whoever_deploys_says_since_when: {it}" for it in whoever_deploys_says_since_when(template)]
+    found = lint(template)
+    for check in CHECKS_OF_PARAMETERS:
+        found += [f"{check.__name__}: {finding}" for finding in check(template)]
     resources = templates.resources(template, **parameters)
     for check in CHECKS:
         found += [f"{check.__name__}: {finding}" for finding in check(resources)]

@@ -51,7 +51,7 @@ def test_the_cdk_builds_the_package_for_a_command_that_needs_the_code(without_ca
     [
         ("Mode=observe", "context Mode is unknown; did you mean mode?"),
         ("graceDays=abc", 'context graceDays is "abc"; it must be a whole number from 0 to 90'),
-        ("mode=enforce", "context enforceSince is missing; it must be all, or a day such as 2026-11-02"),
+        ("mode=enforce", "context enforceSince is missing; it must be all, or a day that there is, such as 2026-11-02"),
     ],
     ids=["unknown", "malformed", "missing"],
 )
