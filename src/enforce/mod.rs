@@ -251,7 +251,7 @@ impl<E: Ec2> Enforcer<E> {
             counts: done.counts(),
             refused: done.refused,
             refused_again: (work.is_sweep() || done.refused_again > 0).then_some(done.refused_again),
-            sweeps: work.is_sweep(),
+            left_over: work.is_sweep().then(|| done.counts().left_over),
             refusing_calls: done.watch.as_ref().and_then(|it| it.refusing),
             time_to_enforce_ms: &done.time_to_enforce_ms,
             duration_ms: milliseconds(deadline.begin.elapsed()),

@@ -39,8 +39,8 @@ pub struct Measurements<'a> {
     /// The same of those that a sweep found or that only started again, where there was either. They are
     /// found so each time, so that they are no news.
     pub refused_again: Option<usize>,
-    /// Whether it was a sweep.
-    pub sweeps: bool,
+    /// Violators that were left to the next sweep, where there was one.
+    pub left_over: Option<usize>,
     /// The instances that refused calls without a token, where they are watched and CloudWatch
     /// answered.
     pub refusing_calls: Option<usize>,
@@ -93,8 +93,7 @@ fn milliseconds<'a>(name: &'static str, value: Measured<'a>) -> Metric<'a> {
 
 /// Those that can be anything but zero, since each is paid for.
 fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
-    let Counts { examined, enforced, would_enforce, created_before, exempt, in_use, failed, left_over, .. } =
-        measured.counts;
+    let Counts { examined, enforced, would_enforce, created_before, exempt, in_use, failed, .. } = measured.counts;
     let enforces = measured.mode == Mode::Enforce;
     let metrics = [
         Some(count("InstancesExamined", examined)),
@@ -106,7 +105,7 @@ fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
         Some(count("InstancesFailed", failed)),
         Some(count("InstancesRefused", measured.refused)),
         measured.refused_again.map(|refused| count("SweepInstancesRefused", refused)),
-        measured.sweeps.then(|| count("InstancesLeftOver", left_over)),
+        measured.left_over.map(|left_over| count("InstancesLeftOver", left_over)),
         measured.refusing_calls.map(|refusing| count("InstancesRefusingCalls", refusing)),
         Some(milliseconds("Duration", Measured::One(measured.duration_ms))),
         Some(count("Ec2Calls", measured.ec2_calls)),
@@ -196,7 +195,7 @@ mod tests {
             counts: Counts { examined: 3, enforced: 2, failed: 1, ..Counts::default() },
             refused: 1,
             refused_again: all.then_some(2),
-            sweeps: all,
+            left_over: all.then_some(0),
             refusing_calls: all.then_some(3),
             time_to_enforce_ms,
             duration_ms: 120,

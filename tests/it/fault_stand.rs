@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use imds_enforcer::config::Mode;
 use imds_enforcer::enforce::{Answer, InvocationError};
-use imds_enforcer::report::Report;
+use imds_enforcer::report::{InstanceReport, Report};
 use local_ec2::fault::{Fault, Kind};
 use local_ec2::model::{Instance, Model};
 use serde_json::Value;
@@ -225,7 +225,7 @@ fn ends(cell: &str, run: &Run, ec2: &InProcess, named: &[String]) -> Vec<End> {
                 (Some(failure), _) => {
                     let is_sweep = cell.starts_with("schedule") && run.report.error.is_none();
                     assert_ne!(run.failed, is_sweep, "{cell}: a failure fails the invocation, but for a sweep's");
-                    let is_looked_at = entry.is_some_and(|it| it.was_described());
+                    let is_looked_at = entry.is_some_and(InstanceReport::was_described);
                     assert_goes_back(cell, run, &id, failure.retryable || !is_looked_at);
                     if failure.retryable { End::Retryable } else { End::Refused }
                 }

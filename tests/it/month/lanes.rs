@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn lane(batch_size: usize, concurrency: usize) -> Lane {
-        let queue = Queue { visibility: Duration::from_secs(60), redrive: Some((2, "Dead".to_owned())) };
+        let queue = Queue { visibility: Duration::from_mins(1), redrive: Some((2, "Dead".to_owned())) };
         Lane::new(queue, Some(Source { batch_size, window: Duration::from_secs(2), concurrency }))
     }
 
@@ -193,7 +193,7 @@ mod tests {
         for receives in 1..=2 {
             let received = lane.look().batch.unwrap().remove(0);
             assert_eq!(received.receives, receives);
-            assert_eq!(received.visible, Instant::now() + Duration::from_secs(60));
+            assert_eq!(received.visible, Instant::now() + Duration::from_mins(1));
             lane.add(received);
         }
         let looked = lane.look();

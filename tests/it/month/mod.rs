@@ -31,7 +31,7 @@ use self::simulation::Simulation;
 use crate::harness::text;
 
 /// A deployment, and the days that it goes through.
-type Case = (Setup, fn(u64) -> Script);
+type Case = (Setup, Days);
 
 /// Goes through a case, on a thread and a clock of its own, and answers what came out.
 fn live((setup, script): Case) -> Outcome {
@@ -92,8 +92,11 @@ fn words(budgets: &[Budget]) -> String {
     budgets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// What happens in some days, by a seed.
+type Days = fn(u64) -> Script;
+
 /// Each fault, with a deployment and days in which it shows, and the budget that it breaks.
-fn faults() -> [(Fault, Setup, fn(u64) -> Script, Budget); 18] {
+fn faults() -> [(Fault, Setup, Days, Budget); 18] {
     let (all, since, grace) = (Setup::enforcing, Setup::since_the_first_day, Setup::with_grace);
     [
         (Fault::LaunchTimeAlone, since(), Script::quiet_days, Budget::WrongWrites),

@@ -255,8 +255,23 @@ const RESULTS: [&str; 10] = [
     "IMDS Sweep Digest",
 ];
 
-fn row(label: &str, value: impl ToString) -> (String, String) {
-    (label.to_owned(), value.to_string())
+/// What stands in a row, as text.
+struct Value(String);
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<usize> for Value {
+    fn from(number: usize) -> Self {
+        Self(number.to_string())
+    }
+}
+
+fn row(label: &str, value: impl Into<Value>) -> (String, String) {
+    (label.to_owned(), value.into().0)
 }
 
 fn count<T: Ord>(items: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
@@ -268,7 +283,7 @@ fn count<T: Ord>(items: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
 }
 
 fn percent((of, known): (usize, usize)) -> String {
-    if of == 0 { "none".to_owned() } else { format!("{} %", known * 100 / of) }
+    (known * 100).checked_div(of).map_or_else(|| "none".to_owned(), |percent| format!("{percent} %"))
 }
 
 fn ratio(count: usize, of: usize) -> String {

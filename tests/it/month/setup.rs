@@ -80,14 +80,14 @@ impl Setup {
         change_template(&mut setup, fault);
         setup
     }
+}
 
-    /// The settings that the function's variables mean.
-    pub(crate) fn settings(&self, deployment: &Deployment, account: &Account, bus: &Bus) -> Settings {
-        let function = &deployment.function;
-        let config = Config::from_vars(|name| function.variables.get(name).cloned()).unwrap();
-        let settings = Settings::new(function.name.clone(), REGION.to_owned(), config.mode);
-        Settings { options: options(config, account, bus), ..settings }
-    }
+/// The settings that the function's variables mean.
+pub(crate) fn settings(deployment: &Deployment, account: &Account, bus: &Bus) -> Settings {
+    let function = &deployment.function;
+    let config = Config::from_vars(|name| function.variables.get(name).cloned()).unwrap();
+    let settings = Settings::new(function.name.clone(), REGION.to_owned(), config.mode);
+    Settings { options: options(config, account, bus), ..settings }
 }
 
 /// What is configured beyond the default.

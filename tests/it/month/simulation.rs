@@ -320,7 +320,9 @@ impl Simulation {
         let event = Event { body: json.to_string().into(), launch };
         let json = Rc::new(json);
         if is_sent_twice {
-            launch.into_iter().for_each(|launch| self.journal.launches[launch].is_shared = true);
+            if let Some(launch) = launch {
+                self.journal.launches[launch].is_shared = true;
+            }
             self.plan_in(wait + again, Step::Arrive { event: event.clone(), json: Rc::clone(&json) });
         }
         self.plan_in(wait, Step::Arrive { event, json });
@@ -333,7 +335,9 @@ impl Simulation {
         let rules = self.deployment.rules.iter().filter(|rule| rule.bus.is_none());
         let rules = rules.filter(|rule| rule.pattern.as_ref().is_some_and(matches));
         let targets: Vec<_> = rules.flat_map(|rule| rule.targets.clone()).collect();
-        targets.iter().for_each(|target| self.deliver(target, event.clone()));
+        for target in &targets {
+            self.deliver(target, event.clone());
+        }
     }
 
     fn schedule(&mut self, number: usize) {
@@ -365,7 +369,7 @@ impl Simulation {
         if !self.samples {
             self.samples = true;
             let into_minute = Duration::from_secs(u64::try_from(seconds(Instant::now()).rem_euclid(60)).unwrap());
-            self.plan_in(Duration::from_secs(60) - into_minute, Step::Sample);
+            self.plan_in(Duration::from_mins(1).saturating_sub(into_minute), Step::Sample);
         }
         self.lanes.get_mut(queue).unwrap().add(message);
         self.look(queue);
@@ -400,7 +404,7 @@ impl Simulation {
         let payload = payload(&trigger, self.setup.fault);
         let environment = self.idle.pop();
         let account = self.account.clone();
-        let settings = self.setup.settings(&self.deployment, &self.account, &self.bus);
+        let settings = setup::settings(&self.deployment, &self.account, &self.bus);
         self.running.push(Box::pin(async move {
             let environment = if let Some(environment) = environment {
                 environment
@@ -542,7 +546,8 @@ fn payload(trigger: &Trigger, fault: Option<Fault>) -> String {
         Trigger::Batch { messages, .. } => {
             let record = |message: &Message| {
                 let (id, body) = (message.id.to_string(), setup::body(&message.event.body, fault));
-                json!({"messageId": id, "body": body, "eventSource": "aws:sqs"})
+                let attributes = json!({"ApproximateReceiveCount": message.receives.to_string()});
+                json!({"messageId": id, "body": body, "attributes": attributes, "eventSource": "aws:sqs"})
             };
             json!({"Records": messages.iter().map(record).collect::<Vec<_>>()}).to_string()
         }

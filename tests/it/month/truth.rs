@@ -142,9 +142,9 @@ pub(crate) struct Truth {
 impl Truth {
     /// Counts a call.
     pub(crate) fn called(&mut self, action: &str, throttled: bool) {
-        let (calls, throttles) = self.calls.entry(action.to_owned()).or_default();
-        *calls += 1;
-        *throttles += usize::from(throttled);
+        let (all, refused) = self.calls.entry(action.to_owned()).or_default();
+        *all += 1;
+        *refused += usize::from(throttled);
         *self.spans.entry((action.to_owned(), clock::now().timestamp() / 300)).or_default() += 1;
     }
 

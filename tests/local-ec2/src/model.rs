@@ -677,7 +677,7 @@ mod tests {
         let mut model = model(begin);
         model.launch(Instance::new(ID), begin);
         model.change_state(ID, "shutting-down", begin);
-        model.settle(begin + Duration::from_mins(60));
+        model.settle(begin + Duration::from_hours(1));
         assert_eq!(model.instances[ID].state, "terminated");
         model.settle(begin + Duration::from_mins(61));
         assert!(model.instances.is_empty());
@@ -701,8 +701,8 @@ mod tests {
             model.put(Instance::new(&format!("i-1a2b3c4{n}")));
         }
         let described = |model: &mut Model, ids: &[&str]| {
-            let values: String = ids.iter().zip(1..).map(|(id, n)| format!("&Filter.1.Value.{n}={id}")).collect();
-            let form = format!("Action=DescribeInstances&Filter.1.Name=instance-id{values}");
+            let values: Vec<_> = ids.iter().zip(1..).map(|(id, n)| format!("Filter.1.Value.{n}={id}")).collect();
+            let form = format!("Action=DescribeInstances&Filter.1.Name=instance-id&{}", values.join("&"));
             let Ok(Answer::Described { instances, .. }) = call(model, &form, begin) else { panic!("described") };
             instances.into_iter().map(|it| it.instance_id).collect::<Vec<_>>()
         };
