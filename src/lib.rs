@@ -21,7 +21,7 @@
 //! | room | knows |
 //! |---|---|
 //! | [`instance`] | EC2's words for an instance: the ground floor |
-//! | [`policy`] | the decision table, exemptions, and what is warned of; pure |
+//! | [`policy`] | the decision table, exemptions, what is new, old or loosened, and what is warned of; pure |
 //! | [`event`] | what an invocation's JSON asks for, as a bare event or an SQS batch, and what CloudTrail recorded of the call; pure |
 //! | [`cause`] | why tokens are not required, and the commands that mend that; pure |
 //! | [`report`] | what was done, as data: the answer, results for a bus, metrics; pure |

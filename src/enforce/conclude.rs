@@ -63,27 +63,12 @@ impl<E: Ec2> Enforcer<E> {
 
     /// The report on a described instance: an enforced one with how long that took and how it is undone.
     pub(super) fn report(&self, instance: &Instance, outcome: Outcome, work: &Work) -> InstanceReport {
-        let details = self.details(instance, work);
-        let details = match outcome {
-            Outcome::Enforced { .. } => Details {
-                time_to_enforce_ms: work.since(instance).map(|since| {
-                    let taken = (self.clock)().signed_duration_since(since).num_milliseconds();
-                    u64::try_from(taken).unwrap_or_default()
-                }),
-                undo: Some(self.undo(&instance.id, &instance.metadata_options)),
-                ..details
-            },
-            Outcome::WouldEnforce { .. }
-            | Outcome::CreatedBefore { .. }
-            | Outcome::Compliant { .. }
-            | Outcome::EndpointDisabled { .. }
-            | Outcome::Managed { .. }
-            | Outcome::Exempt { .. }
-            | Outcome::InUse { .. }
-            | Outcome::Gone { .. }
-            | Outcome::NotFound
-            | Outcome::Failed { .. } => details,
-        };
+        let mut details = self.details(instance, work);
+        if matches!(outcome, Outcome::Enforced { .. }) {
+            let taken = work.since(instance).map(|since| (self.clock)().signed_duration_since(since));
+            details.time_to_enforce_ms = taken.map(|taken| u64::try_from(taken.num_milliseconds()).unwrap_or_default());
+            details.undo = Some(self.undo(&instance.id, &instance.metadata_options));
+        }
         InstanceReport { instance_id: instance.id.to_string(), outcome, details }
     }
 
