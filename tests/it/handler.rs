@@ -1,9 +1,8 @@
 //! The handler, with the real SDK, on a local EC2 that has nothing to hide.
 
-use std::time::Duration;
-
 use imds_enforcer::config::Mode;
-use imds_enforcer::enforce::{Answer, Settings};
+use imds_enforcer::enforce::Answer;
+use local_ec2::fault::Kind;
 use local_ec2::model::{Instance, MetadataOptions};
 
 use crate::harness::*;
@@ -266,15 +265,9 @@ async fn what_was_not_looked_at_comes_back_whatever_ec2_answered_but_no_sweep() 
 async fn a_sweep_whose_list_breaks_off_says_so_and_is_no_failure() {
     let ec2 = local_ec2(violators(1500));
     ec2.model().buckets.unlimited = true;
-    let enforcer = enforcer(&ec2, Settings { waits: vec![Duration::ZERO; 4], ..observing() }).await;
-    let second_page = async {
-        while count(&ec2, DESCRIBE) < 1 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        ec2.model().faults.add(fault(DESCRIBE, None, None, error("InternalError", 500)));
-    };
-    let event = sample("ScheduledEvent/rule");
-    let (answer, ()) = tokio::join!(enforcer.handle(&event, in_a_minute()), second_page);
+    ec2.model().faults.add(fault(DESCRIBE, None, Some(1), Kind::Delay { milliseconds: 0 }));
+    ec2.model().faults.add(fault(DESCRIBE, None, None, error("InternalError", 500)));
+    let answer = enforcer(&ec2, observing()).await.handle(&sample("ScheduledEvent/rule"), in_a_minute()).await;
     assert!(answer.is_ok(), "{answer:?}");
     let report = report(answer);
     assert_eq!((report.counts.would_enforce, report.error.unwrap().code.as_str()), (1000, "InternalError"));
