@@ -248,6 +248,23 @@ async fn of_a_batch_the_messages_that_may_be_tried_again_or_read_by_somebody_are
 }
 
 #[tokio::test]
+async fn who_loosened_what_is_mended_by_now_is_reported() {
+    let ec2 = local_ec2([compliant("i-0b100000000000001")]);
+    let report = report(handle(&ec2, &sample("ModifyInstanceMetadataOptions/downgrade-to-optional")).await);
+    let instance = serde_json::to_value(&report.instances[0]).unwrap();
+    assert_eq!((&instance["outcome"], &instance["cause"]["kind"]), (&"compliant".into(), &"modification".into()));
+    assert_ne!(instance["cause"]["actor"], "unknown");
+    assert_eq!(count(&ec2, MODIFY), 0);
+}
+
+#[tokio::test]
+async fn what_is_not_ready_may_be_tried_again_however_old_the_event_is() {
+    let ec2 = local_ec2([not_ready(Instance::new(&id(0)), 9)]);
+    let event = running(&id(0)).replace("2026-11-02T", "2026-11-01T");
+    assert_eq!(sent_back(handle(&ec2, &sqs([("start", event)])).await), ["start"]);
+}
+
+#[tokio::test]
 async fn what_was_not_looked_at_comes_back_whatever_ec2_answered_but_no_sweep() {
     for code in ["UnauthorizedOperation", "AuthFailure", "InternalError"] {
         let ec2 = local_ec2(violators(1));

@@ -173,28 +173,34 @@ async fn a_sweep_with_a_limit_enforces_so_many_and_leaves_the_rest_and_a_launch_
     assert_eq!(report(enforcer.handle(&run_instances((0..25).map(id)), in_a_minute()).await).counts.enforced, 25);
 }
 
-/// The owner closes endpoints, or ends the need for a write otherwise, while the sweep is under way.
+/// The owner closes endpoints while a sweep or a large launch is under way.
 #[tokio::test(start_paused = true)]
-async fn whoever_acts_while_a_sweep_is_under_way_is_not_overruled() {
-    let ec2 = InProcess::new(violators(300));
-    let enforcer = ec2.enforcer(defaults(Mode::Enforce)).await;
-    let event = sample("ScheduledEvent/rule");
-    let owner = async {
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        let mut model = ec2.model();
-        let open = |it: &&mut Instance| it.metadata_options.http_tokens == "optional";
-        let close = |it: &mut Instance| {
-            "disabled".clone_into(&mut it.metadata_options.http_endpoint);
-            it.instance_id.clone()
+async fn whoever_acts_while_others_wait_for_their_turn_is_not_overruled() {
+    for event in [sample("ScheduledEvent/rule"), run_instances((0..300).map(id))] {
+        let ec2 = InProcess::new(violators(300));
+        let enforcer = ec2.enforcer(defaults(Mode::Enforce)).await;
+        let owner = async {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            close_all_that_are_open(&ec2)
         };
-        model.instances.values_mut().filter(open).map(close).collect::<Vec<_>>()
+        let (answer, closed) = tokio::join!(enforcer.handle(&event, in_a_minute()), owner);
+        assert!(closed.len() > 100, "{}", closed.len());
+        let report = report(answer);
+        assert!(report.counts.endpoint_disabled + 15 >= closed.len(), "{report}");
+        let reopened =
+            closed.iter().filter(|id| ec2.model().instances[*id].metadata_options.http_endpoint == "enabled");
+        assert!(reopened.count() <= 5 * 5, "of five seconds at five a second at the most");
+    }
+}
+
+/// Closes the endpoints of all violators, and answers their ids.
+fn close_all_that_are_open(ec2: &InProcess) -> Vec<String> {
+    let open = |it: &&mut Instance| it.metadata_options.http_tokens == "optional";
+    let close = |it: &mut Instance| {
+        "disabled".clone_into(&mut it.metadata_options.http_endpoint);
+        it.instance_id.clone()
     };
-    let (answer, closed) = tokio::join!(enforcer.handle(&event, in_a_minute()), owner);
-    assert!(closed.len() > 100, "{}", closed.len());
-    let report = report(answer);
-    assert!(report.counts.endpoint_disabled + 15 >= closed.len(), "{report}");
-    let reopened = closed.iter().filter(|id| ec2.model().instances[*id].metadata_options.http_endpoint == "enabled");
-    assert!(reopened.count() <= 5 * 5, "of five seconds at five a second at the most");
+    ec2.model().instances.values_mut().filter(open).map(close).collect()
 }
 
 #[tokio::test(start_paused = true)]
