@@ -57,8 +57,8 @@ impl<E: Ec2> Enforcer<E> {
 
     /// Whether a described instance is left as it is if it was used without tokens.
     pub(super) fn may_be_in_use(&self, instance: &Instance, work: &Work) -> bool {
-        self.decide(instance).0 == Decision::RequireTokens
-            && matches!(self.standing(instance, work), Standing::Old { .. })
+        matches!(self.standing(instance, work), Standing::Old { .. })
+            && self.decide(instance).0 == Decision::RequireTokens
     }
 
     /// The report on a described instance: an enforced one with how long that took and how it is undone.

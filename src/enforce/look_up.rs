@@ -2,7 +2,7 @@
 //!
 //! What is found is sent on at once, so that it is enforced while the rest is still looked up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -59,8 +59,8 @@ impl<E: Ec2> Enforcer<E> {
         listing
     }
 
-    /// Looks the named instances up, and for a while again those that EC2 does not know yet. Their order is drawn anew each time, so that those that are refused keep no other
-    /// waiting from attempt to attempt.
+    /// Looks the named instances up, and for a while again those that EC2 does not know yet. Their order
+    /// is drawn anew each time, so that those that are refused keep no other waiting from attempt to attempt.
     async fn look_up_named(&self, work: &Work, deadline: Deadline, findings: &mpsc::Sender<Finding>) {
         let now = (self.clock)();
         let mut missing: Vec<InstanceId> = work.named().cloned().collect();
@@ -128,8 +128,22 @@ impl<E: Ec2> Enforcer<E> {
         Listing { error: error.map(Failure::from), goes_on }
     }
 
+    /// Describes the instances of at most [`IDS_PER_DESCRIBE`] ids, by id, as far as EC2 answered.
+    pub(super) async fn describe_by_id(
+        &self,
+        ids: &[InstanceId],
+        deadline: Deadline,
+    ) -> (BTreeMap<InstanceId, Described>, Result<(), Error>) {
+        let mut described = BTreeMap::new();
+        let answer = self.pages(Which::Named(ids), deadline, async |page| {
+            described.extend(page.into_iter().map(|it| (it.instance.id.clone(), it)));
+        });
+        let answer = answer.await;
+        (described, answer)
+    }
+
     /// Hands every page to `each`.
-    pub(super) async fn pages(
+    async fn pages(
         &self,
         which: Which<'_>,
         deadline: Deadline,

@@ -18,7 +18,7 @@ use super::look_up::Finding;
 use super::queue::{Candidate, Described, Queue};
 use super::work::Work;
 use super::{Enforcer, log};
-use crate::aws::ec2::{Ec2, Which};
+use crate::aws::ec2::Ec2;
 use crate::aws::{Class, Error};
 use crate::instance::{HttpTokens, Instance, InstanceId, MetadataOptions};
 use crate::report::result_event::{ResultEvent, Setting, result_event};
@@ -345,12 +345,8 @@ impl<E: Ec2> Enforcer<E> {
             }
             Step::DescribeAgain(candidates) => {
                 let ids: Vec<_> = candidates.iter().map(|candidate| candidate.id.clone()).collect();
-                let mut found = BTreeMap::new();
-                let answer = self.pages(Which::Named(&ids), deadline, async |page| {
-                    found.extend(page.into_iter().map(|described| (described.instance.id.clone(), described)));
-                });
-                let answer = answer.await;
-                Stepped::DescribedAgain(candidates, found, answer)
+                let (described, answer) = self.describe_by_id(&ids, deadline).await;
+                Stepped::DescribedAgain(candidates, described, answer)
             }
         }
     }

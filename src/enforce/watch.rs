@@ -5,8 +5,6 @@
 //! the sweep has ended, so that an instance that the sweep found has one entry. Nothing waits for it,
 //! nothing is written for it, and nothing fails by it.
 
-use std::collections::BTreeMap;
-
 use tokio::sync::mpsc;
 
 use super::deadline::Deadline;
@@ -14,7 +12,7 @@ use super::done::{About, Done};
 use super::work::Work;
 use super::{Enforcer, Watch};
 use crate::aws::cloudwatch::{Calls, Window};
-use crate::aws::ec2::{Ec2, IDS_PER_DESCRIBE, Which};
+use crate::aws::ec2::{Ec2, IDS_PER_DESCRIBE};
 use crate::cause::cause;
 use crate::instance::{HttpTokens, Instance, InstanceId, MetadataOptions};
 use crate::report::result_event::{ResultEvent, refused_calls_event};
@@ -66,18 +64,15 @@ impl<E: Ec2> Enforcer<E> {
     async fn describe_refusing(&self, calls: Calls, refusing: &mut Refusing, deadline: Deadline) {
         let ids: Vec<_> = calls.keys().cloned().collect();
         for ids in ids.chunks(IDS_PER_DESCRIBE) {
-            let mut described = BTreeMap::new();
-            let answer = self.pages(Which::Named(ids), deadline, async |page| {
-                described.extend(page.into_iter().map(|it| (it.instance.id.clone(), it.instance)));
-            });
-            if let Err(error) = answer.await {
+            let (mut described, answer) = self.describe_by_id(ids, deadline).await;
+            if let Err(error) = answer {
                 refusing.watched.error.get_or_insert(Failure::from(error));
                 continue;
             }
             refusing.instances.extend(ids.iter().map(|id| {
                 let count = calls.get(id).copied().unwrap_or_default();
                 let refused_calls = RefusedCalls { count, in_hours: refusing.watched.in_hours };
-                (id.clone(), refused_calls, described.remove(id))
+                (id.clone(), refused_calls, described.remove(id).map(|it| it.instance))
             }));
         }
     }

@@ -47,9 +47,8 @@ struct Named {
     /// The event whose call explains the most.
     event: Arc<EventSummary>,
     origin: Option<Arc<Origin>>,
-    /// What that event asked for, and how often it was received.
-    asked: Arc<Targets>,
-    receives: u32,
+    /// What that event asked for, if it was received before.
+    asked_again: Option<Arc<Targets>>,
     /// Whether an event records a call that may have left its tokens not required, after its launch.
     loosened: bool,
     /// The time of the first event.
@@ -57,9 +56,9 @@ struct Named {
 }
 
 impl Named {
-    fn add(&mut self, id: &InstanceId, received: &Received, asked: &Arc<Targets>) {
-        let Received { event, origin, receives } = *received;
-        if asked.must_exist {
+    fn add(&mut self, id: &InstanceId, received: &Received, must_exist: bool) {
+        let Received { event, origin, asked_again } = *received;
+        if must_exist {
             self.must_exist.push(event.time);
         }
         self.since = self.since.into_iter().chain(event.time).min();
@@ -67,7 +66,7 @@ impl Named {
         if self.event.name.is_empty() || explains(origin, id) >= explains(self.origin.as_ref(), id) {
             self.event = Arc::clone(event);
             self.origin = origin.cloned();
-            (self.asked, self.receives) = (Arc::clone(asked), receives);
+            self.asked_again = asked_again.cloned();
         }
     }
 }
@@ -77,8 +76,8 @@ impl Named {
 struct Received<'a> {
     event: &'a Arc<EventSummary>,
     origin: Option<&'a Arc<Origin>>,
-    /// How often, as far as is known.
-    receives: u32,
+    /// What it asks for, if it was received before.
+    asked_again: Option<&'a Arc<Targets>>,
 }
 
 /// How much the call of an event explains why the instance's tokens are not required.
@@ -91,7 +90,7 @@ impl Work {
     pub(super) fn of_event(event: EventSummary, targets: &Targets, origin: Option<&Arc<Origin>>) -> Self {
         let mut work = Self { event: Arc::new(event), ..Self::default() };
         let event = &Arc::clone(&work.event);
-        work.add(targets, &Received { event, origin, receives: 1 });
+        work.add(targets, &Received { event, origin, asked_again: None });
         work
     }
 
@@ -101,7 +100,8 @@ impl Work {
         for message in messages {
             if let Ok(Request { targets: Ok(targets), event, origin }) = &message.request {
                 let (event, origin) = (&Arc::new(event.clone()), origin.as_ref());
-                work.add(targets, &Received { event, origin, receives: message.receives });
+                let asked_again = (message.receives > 1).then(|| Arc::new(targets.clone()));
+                work.add(targets, &Received { event, origin, asked_again: asked_again.as_ref() });
             }
         }
         work
@@ -109,9 +109,8 @@ impl Work {
 
     fn add(&mut self, targets: &Targets, received: &Received) {
         let Received { event, .. } = *received;
-        let asked = &Arc::new(targets.clone());
         for id in &targets.named {
-            self.named.entry(id.clone()).or_default().add(id, received, asked);
+            self.named.entry(id.clone()).or_default().add(id, received, targets.must_exist);
         }
         self.malformed.extend(targets.malformed.iter().cloned());
         if targets.violators.is_some_and(|it| it == Violators::All || self.violators.is_none()) {
@@ -174,7 +173,7 @@ impl Work {
     /// What the event asked for that is reported for the instance, if that was received before: then what
     /// became of it may have been told already.
     pub(super) fn asked_again(&self, id: &InstanceId) -> Option<&Targets> {
-        self.named.get(id).filter(|named| named.receives > 1).map(|named| &*named.asked)
+        self.named.get(id)?.asked_again.as_deref()
     }
 
     /// Whether an event says no more of the instance than that it started once more, long after it was
@@ -226,7 +225,7 @@ mod tests {
 
     /// An event that is received for the first time.
     fn of<'a>(event: &'a Arc<EventSummary>, origin: Option<&'a Arc<Origin>>) -> Received<'a> {
-        Received { event, origin, receives: 1 }
+        Received { event, origin, asked_again: None }
     }
 
     fn targets(must_exist: bool) -> Targets {

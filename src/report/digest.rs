@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::NaiveDate;
 use serde::Serialize;
 
-use super::result_event::{CODE_CHARS, ResultEvent, SCHEMA_VERSION, Setting, Summary, cut};
+use super::result_event::{CODE_CHARS, ResultEvent, Setting, Summary, cut, cut_failure};
 use crate::cause::Cause;
 use crate::report::{Counts, Failure, InstanceReport, Outcome, Watched};
 
@@ -69,12 +69,9 @@ struct ExemptInstance<'a> {
     until: NaiveDate,
 }
 
+/// What a digest tells.
 #[derive(Serialize)]
-struct Detail<'a> {
-    schema_version: &'static str,
-    result_id: Option<String>,
-    #[serde(flatten)]
-    setting: Setting<'a>,
+struct Told<'a> {
     counts: Counts,
     causes: Vec<CauseCount<'a>>,
     other_causes: usize,
@@ -86,7 +83,6 @@ struct Detail<'a> {
     watch: Option<Watched>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Failure>,
-    summary: Summary,
 }
 
 impl Digest {
@@ -167,12 +163,9 @@ impl Digest {
         let (causes, not_named) = self.most_frequent_causes();
         let exemptions = self.exemptions.iter();
         let error = error.map(bounded);
-        let detail = Detail {
-            schema_version: SCHEMA_VERSION,
-            result_id: setting.result_id("digest"),
-            setting,
+        let summary = summary(setting, counts, &causes, error.as_ref());
+        let told = Told {
             counts: *counts,
-            summary: summary(setting, counts, &causes, error.as_ref()),
             causes,
             other_causes: self.other_causes + not_named,
             exemptions: exemptions.map(|(until, instance_id)| ExemptInstance { instance_id, until: *until }).collect(),
@@ -182,7 +175,7 @@ impl Digest {
             watch: watch.map(|watch| Watched { error: watch.error.as_ref().map(bounded), ..watch.clone() }),
             error,
         };
-        ResultEvent::new(DETAIL_TYPE, &detail)
+        ResultEvent::new(DETAIL_TYPE, setting, "digest", &told, summary)
     }
 
     /// The causes of the most violators, the most frequent first, and how many have another.
@@ -200,8 +193,7 @@ impl Digest {
 
 /// A failure whose texts fit.
 fn bounded(failure: &Failure) -> Failure {
-    let Failure { code, message, retryable } = failure;
-    Failure { code: cut(code, CODE_CHARS), message: cut(message, MESSAGE_CHARS), retryable: *retryable }
+    cut_failure(failure, MESSAGE_CHARS)
 }
 
 fn summary(setting: Setting, counts: &Counts, causes: &[CauseCount], error: Option<&Failure>) -> Summary {

@@ -45,9 +45,17 @@ impl ResultEvent {
         SOURCE.len() + self.detail_type.len() + self.detail.len() + 16
     }
 
-    /// An event of this detail. No detail fails to be written as JSON.
-    pub(super) fn new(detail_type: &'static str, detail: &impl Serialize) -> Option<Self> {
-        Some(Self { detail_type, detail: serde_json::to_string(detail).ok()? })
+    /// The event's result of this name, which tells this. No detail fails to be written as JSON.
+    pub(super) fn new(
+        detail_type: &'static str,
+        setting: Setting,
+        name: &str,
+        told: &impl Serialize,
+        summary: Summary,
+    ) -> Option<Self> {
+        let result_id = setting.result_id(name);
+        let detail = Detail { schema_version: SCHEMA_VERSION, result_id, setting, told, summary };
+        Some(Self { detail_type, detail: serde_json::to_string(&detail).ok()? })
     }
 }
 
@@ -65,19 +73,20 @@ pub struct Setting<'a> {
 impl Setting<'_> {
     /// The id of the event's result of this name. It is the same when the event is handled again, so
     /// that a consumer can drop the second; an event without an id leaves nothing to tell it by.
-    pub(super) fn result_id(&self, name: &str) -> Option<String> {
+    fn result_id(&self, name: &str) -> Option<String> {
         self.event.id.as_ref().map(|id| format!("{id}/{name}"))
     }
 }
 
+/// What every result has around what it tells.
 #[derive(Serialize)]
-struct Detail<'a> {
+struct Detail<'a, T> {
     schema_version: &'static str,
     result_id: Option<String>,
     #[serde(flatten)]
     setting: Setting<'a>,
     #[serde(flatten)]
-    instance: &'a InstanceReport,
+    told: &'a T,
     summary: Summary,
 }
 
@@ -137,7 +146,7 @@ pub fn result_event(instance: &InstanceReport, setting: Setting, named: bool) ->
     let commands = cause.map(|it| it.commands.join("; ")).filter(|it| !it.is_empty());
     let summary = summary(instance, setting, &what(instance), commands.as_deref());
     let name = format!("{}/{}", instance.instance_id, instance.outcome.as_str());
-    event(detail_type, instance, setting, &name, summary)
+    ResultEvent::new(detail_type, setting, &name, &bounded(instance), summary)
 }
 
 /// The result of the calls without a token that `instance` refused, if there were any.
@@ -149,27 +158,21 @@ pub fn refused_calls_event(instance: &InstanceReport, setting: Setting) -> Optio
          IMDSv2, or of somebody who tries"
     );
     let summary = summary(instance, setting, &what, instance.details.undo.as_deref());
-    event("IMDS Calls Refused", instance, setting, &format!("{}/refused_calls", instance.instance_id), summary)
-}
-
-fn event(
-    detail_type: &'static str,
-    instance: &InstanceReport,
-    setting: Setting,
-    name: &str,
-    summary: Summary,
-) -> Option<ResultEvent> {
-    let (result_id, instance) = (setting.result_id(name), &bounded(instance));
-    ResultEvent::new(detail_type, &Detail { schema_version: SCHEMA_VERSION, result_id, setting, instance, summary })
+    let name = format!("{}/refused_calls", instance.instance_id);
+    ResultEvent::new("IMDS Calls Refused", setting, &name, &bounded(instance), summary)
 }
 
 /// An instance whose error has a message that fits into an event.
 fn bounded(instance: &InstanceReport) -> Cow<'_, InstanceReport> {
     let Outcome::Failed { before, error } = &instance.outcome else { return Cow::Borrowed(instance) };
-    let Failure { code, message, retryable } = error;
-    let error = Failure { code: cut(code, CODE_CHARS), message: cut(message, MESSAGE_CHARS), retryable: *retryable };
-    let outcome = Outcome::Failed { before: before.clone(), error };
+    let outcome = Outcome::Failed { before: before.clone(), error: cut_failure(error, MESSAGE_CHARS) };
     Cow::Owned(InstanceReport { outcome, ..instance.clone() })
+}
+
+/// A failure whose message has so many characters at the most.
+pub(super) fn cut_failure(failure: &Failure, message_chars: usize) -> Failure {
+    let Failure { code, message, retryable } = failure;
+    Failure { code: cut(code, CODE_CHARS), message: cut(message, message_chars), retryable: *retryable }
 }
 
 /// The beginning of a text, and that it is cut where it is.
