@@ -85,26 +85,26 @@ LAMBDA_BUILD = PATH="$$PWD/$(VENV)/bin:$$PATH" cargo lambda build --release --lo
 .PHONY: package
 package: rust $(VENV)/installed ## Build the zip for Lambda, which needs glibc 2.26 to run, and its template, for ARCHITECTURE=x86_64 or arm64
 	$(LAMBDA_BUILD) --bin imds-enforcer
-	@$(VENV)/bin/python infra/package.py target/lambda/imds-enforcer target/imds-enforcer.zip $(ARCHITECTURE)
-	@$(VENV)/bin/python infra/sam.py target/imds-enforcer.zip target/template.json
+	@$(VENV)/bin/python infra/deploy/package.py target/lambda/imds-enforcer target/imds-enforcer.zip $(ARCHITECTURE)
+	@$(VENV)/bin/python infra/deploy/sam.py target/imds-enforcer.zip target/template.json
 
 .PHONY: deploy
 deploy: rust $(VENV)/installed ## Build and deploy the stack with SAM, which asks for every parameter, and offers to enforce since today
-	@$(VENV)/bin/python infra/account.py
+	@$(VENV)/bin/python infra/deploy/account.py
 	$(MAKE) package
-	@$(VENV)/bin/python infra/sam.py target/imds-enforcer.zip target/template.json "$$(date -u +%F)"
+	@$(VENV)/bin/python infra/deploy/sam.py target/imds-enforcer.zip target/template.json "$$(date -u +%F)"
 	cd infra && ../$(VENV)/bin/sam deploy --guided --config-file "$$PWD/samconfig.toml"
 
 .PHONY: organization
 organization: $(VENV)/installed ## Publish function and template for an organization: ORGANIZATION=o-… REGIONS=us-east-1,…
 	@[[ -n "$(ORGANIZATION)" && -n "$(REGIONS)" ]] || { echo "name the organization and the Regions: make organization ORGANIZATION=o-a1b2c3d4e5 REGIONS=us-east-1,eu-central-1" >&2; exit 1; }
-	@$(VENV)/bin/python infra/account.py
+	@$(VENV)/bin/python infra/deploy/account.py
 	$(MAKE) package
-	$(VENV)/bin/python infra/organization.py "$(ORGANIZATION)" "$(REGIONS)" target/imds-enforcer.zip
+	$(VENV)/bin/python infra/deploy/organization.py "$(ORGANIZATION)" "$(REGIONS)" target/imds-enforcer.zip
 
 .PHONY: destroy
 destroy: $(VENV)/installed ## Delete the stack; its log and its dead-letter queue stay
-	@$(VENV)/bin/python infra/account.py
+	@$(VENV)/bin/python infra/deploy/account.py
 	cd infra && ../$(VENV)/bin/sam delete
 
 # What cargo fuzz passes to rustc; the address sanitizer, which needs a nightly one, is not among it.
@@ -133,7 +133,7 @@ BENCH := --locked --manifest-path benches/stand/Cargo.toml --target-dir target/b
 .PHONY: bench
 bench: package $(RIVALS)/installed ## Measure what the function costs, next to others, and write benches/results
 	$(LAMBDA_BUILD) --example sdk-alone
-	@$(VENV)/bin/python infra/package.py target/lambda/sdk-alone target/sdk-alone.zip $(ARCHITECTURE)
+	@$(VENV)/bin/python infra/deploy/package.py target/lambda/sdk-alone target/sdk-alone.zip $(ARCHITECTURE)
 	cargo build --release $(BENCH)
 	cargo bench $(BENCH) --bench micro
 	target/bench-stand/release/bench . $(RIVALS)/bin/python "$$($(RIVALS)/bin/python -m certifi)"

@@ -19,7 +19,7 @@ def sha256(path):
 
 
 def test_the_package_the_build_of_sam_and_the_asset_of_the_cdk_are_one_zip(aws, stack, tmp_path):
-    command = [sys.executable, ROOT / "infra/package.py", ROOT / "target/lambda/imds-enforcer", tmp_path / "anew.zip", "x86_64"]
+    command = [sys.executable, ROOT / "infra/deploy/package.py", ROOT / "target/lambda/imds-enforcer", tmp_path / "anew.zip", "x86_64"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed.strip().endswith(f"SHA-256 {sha256(PACKAGE).hexdigest()}")
     function = aws("lambda").get_function_configuration(FunctionName=stack["FunctionName"])

@@ -11,8 +11,9 @@ import sam
 from botocore.validate import ParamValidator
 from cfnlint.api import lint_all
 from conftest import elf
+from resolver import Resolver
 from samcli.yamlhelper import yaml_parse
-from template import ROOT, Resolver
+from template import ROOT
 
 TEMPLATE = ROOT / "infra/organization.yaml"
 

@@ -31,7 +31,7 @@ class Tree:
 
     def __init__(self, root):
         self.root, self.record = root, root / "record"
-        infra = [path for path in (ROOT / "infra").iterdir() if path.is_file()]
+        infra = [path for folder in ("infra", "infra/deploy") for path in (ROOT / folder).iterdir() if path.is_file()]
         for path in [ROOT / "Makefile", ROOT / "tests/requirements.txt", *infra]:
             copy = root / path.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import package
 from samcli.yamlhelper import yaml_parse
 from samtranslator.translator.transform import transform
 
-TEMPLATE = pathlib.Path(__file__).parent / "template.yaml"
+TEMPLATE = pathlib.Path(__file__).parents[1] / "template.yaml"
 
 
 class NoManagedPolicies:
