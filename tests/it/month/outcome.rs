@@ -25,6 +25,7 @@ const ARRIVES_WITHIN: Duration = Duration::from_mins(30);
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) name: &'static str,
+    days: u64,
     launches: usize,
     instances: usize,
     /// From creation to enforcement, sorted.
@@ -111,6 +112,7 @@ impl Outcome {
         let quiet_messages = journal.messages.iter().filter(|(_, at)| (quiet.0..quiet.1).contains(at));
         Self {
             name,
+            days: simulation.days,
             launches: journal.launches.len(),
             instances: journal.launches.iter().map(|it| it.ids.len()).sum(),
             exposures: exposures(journal.mode, &small, facts),
@@ -141,6 +143,24 @@ impl Outcome {
     pub(crate) fn wrong(&self) -> Option<String> {
         let kinds: Vec<_> = self.wrong.keys().map(|wrong| wrong.as_str()).collect();
         (!kinds.is_empty()).then(|| kinds.join(", "))
+    }
+
+    /// How long the time was that it is the outcome of.
+    pub(crate) fn length(&self) -> Duration {
+        clock::at(self.days, 0, 0, 0)
+    }
+
+    /// The alarms that were on at any time.
+    pub(crate) fn were_on(&self) -> impl Iterator<Item = &str> {
+        self.alarms.iter().filter(|(_, fired)| !fired.on.is_empty()).map(|(name, _)| name.as_str())
+    }
+
+    /// From when an alarm was on for the first time, and until when for the last, since the beginning.
+    pub(crate) fn span(&self, alarm: &str) -> (Duration, Duration) {
+        let begin = clock::first_day().timestamp();
+        let since = |at: i64| Duration::from_secs(u64::try_from(at - begin).unwrap());
+        let on = &self.alarms[alarm].on;
+        (on.first().map_or(Duration::ZERO, |(from, _)| since(*from)), on.last().map_or(Duration::MAX, |(_, to)| since(*to)))
     }
 
     /// How often instances were described.
