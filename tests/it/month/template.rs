@@ -204,7 +204,7 @@ impl Template {
                 self.resolve(&branches[if holds { 1 } else { 2 }])
             }
             ("Fn::Sub", text) => Some(text.clone()),
-            // The one use of it is to take a rule's name from its reference.
+            // The one use of it is to take a rule's name from its ARN.
             ("Fn::Select", Value::Array(of)) => self.resolve(&of[1]["Fn::Split"][1]),
             other => panic!("{other:?} is not known here"),
         }
