@@ -83,6 +83,8 @@ fn count(name: &'static str, count: usize) -> Metric<'static> {
 /// Those that tell of each invocation, and of the others those that are not zero.
 fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
     let Counts { examined, enforced, would_enforce, created_before, exempt, in_use, failed, .. } = measured.counts;
+    // Each failure is counted once: what is refused has metrics of its own.
+    let tried_again = failed.saturating_sub(measured.refused + measured.refused_again);
     let always = [count("InstancesExamined", examined), count("Ec2Calls", measured.ec2_calls)];
     let unless_zero = [
         ("InstancesEnforced", enforced),
@@ -90,7 +92,7 @@ fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
         ("InstancesExempt", exempt),
         ("InstancesInUse", in_use),
         ("InstancesCreatedBefore", created_before),
-        ("InstancesFailed", failed),
+        ("InstancesFailed", tried_again),
         ("InstancesRefused", measured.refused),
         ("SweepInstancesRefused", measured.refused_again),
         ("InstancesLeftOver", measured.left_over),
@@ -176,7 +178,7 @@ mod tests {
             counts: Counts {
                 examined: 3,
                 enforced: 2 * all,
-                failed: all,
+                failed: 4 * all,
                 would_enforce,
                 created_before,
                 exempt,
@@ -225,6 +227,7 @@ mod tests {
         assert_eq!(declared(document).len(), 15, "{document}");
         assert_eq!((&document["InstancesRefused"], &document["Ec2Calls"]), (&json!(1), &json!(4)));
         assert_eq!((&document["SweepInstancesRefused"], &document["InstancesRefusingCalls"]), (&json!(2), &json!(3)));
+        assert_eq!(document["InstancesFailed"], 1, "of four failures, three are refusals");
         assert_eq!(document["TimeToEnforce"], json!([3000, 4000]));
     }
 

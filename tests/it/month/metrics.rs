@@ -1,7 +1,7 @@
 //! CloudWatch's metrics and alarms: what was measured minute by minute, and when an alarm of the
 //! template would have been on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -64,6 +64,16 @@ impl Metrics {
                 }
             }
         }
+    }
+
+    /// In how many hours each metric of a namespace was sent, which is what CloudWatch charges for.
+    pub(crate) fn hours(&self, namespace: &str) -> BTreeMap<String, usize> {
+        let of = |(key, minutes): (&String, &BTreeMap<i64, Vec<f64>>)| {
+            let (_, name) = key.split_once(' ').filter(|(of, _)| *of == namespace)?;
+            let hours: BTreeSet<_> = minutes.keys().map(|minute| minute.div_euclid(60)).collect();
+            Some((name.split(' ').next()?.to_owned(), hours.len()))
+        };
+        self.0.iter().filter_map(of).collect()
     }
 
     /// When an alarm was on between two times, each in seconds since 1970.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use imds_enforcer::config::Mode;
+use imds_enforcer::report::metrics::NAMESPACE;
 use tokio::time::Instant;
 
 use super::clock;
@@ -26,6 +27,8 @@ const ARRIVES_WITHIN: Duration = Duration::from_mins(30);
 pub(crate) struct Outcome {
     pub(crate) name: &'static str,
     days: u64,
+    /// In how many hours each metric of the function was sent.
+    metric_hours: BTreeMap<String, usize>,
     launches: usize,
     instances: usize,
     /// From creation to enforcement, sorted.
@@ -113,6 +116,7 @@ impl Outcome {
         Self {
             name,
             days: simulation.days,
+            metric_hours: journal.metrics.hours(NAMESPACE),
             launches: journal.launches.len(),
             instances: journal.launches.iter().map(|it| it.ids.len()).sum(),
             exposures: exposures(journal.mode, &small, facts),
@@ -233,6 +237,9 @@ impl Outcome {
                 &format!("results on the bus, messages to people: `{name}`"),
                 format!("{results}, {messages}"),
             ));
+        }
+        for (metric, hours) in &self.metric_hours {
+            rows.push(row(&format!("hours of {} in which `{metric}` was sent", self.days * 24), *hours));
         }
         rows.push(row("log a day, to the nearest 50 kB", (self.log_bytes_a_day + 25_000) / 50_000 * 50));
         rows

@@ -145,7 +145,7 @@ fn change_template(setup: &mut Setup, fault: Fault) {
         Fault::LongWindow => template.set_windows(60),
         Fault::AlarmOnEveryRefusal => {
             for alarm in deployment.alarms.iter().filter(|alarm| alarm.series[0].metric == "InstancesRefused") {
-                template.properties(&alarm.name)["MetricName"] = "InstancesFailed".into();
+                template.properties(&alarm.name)["MetricName"] = "SweepInstancesRefused".into();
             }
         }
         Fault::EveryResultIsAMessage => {
