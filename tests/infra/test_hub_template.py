@@ -194,3 +194,43 @@ def test_the_manual_names_every_parameter_alarm_and_output_of_the_hub():
     alarms = [name for name, it in template["Resources"].items() if it["Type"] == "AWS::CloudWatch::Alarm"]
     for name in [*template["Parameters"], *alarms, *template["Outputs"]]:
         assert f"`{name}`" in section, name
+
+
+def cells(text):
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines() if row.startswith("|")]
+
+
+def product(text):
+    """What a product or quotient in words comes to, units left out."""
+    result = 1.0
+    for sign, number in re.findall(r"(/?) ?(\d[\d,]*(?:\.\d+)?)", text):
+        factor = float(number.replace(",", ""))
+        result = result / factor if sign else result * factor
+    return result
+
+
+def computed(arithmetic):
+    """What an arithmetic of the manual comes to; what stands before a sign of equality must equal the number behind it."""
+    total = 0.0
+    for term in arithmetic.split(";")[0].split(" + "):
+        before, _, after = term.rpartition("=")
+        if before:
+            first = re.search(r"[\d,.]+", after)[0]
+            expected = product(before) / (1_000_000 if "kB" in before else 1)
+            assert product(first) == pytest.approx(expected, rel=0.01), term
+        total += product(after)
+    return total
+
+
+def test_the_costs_of_the_hub_are_what_their_arithmetic_comes_to():
+    section = MANUAL.split("### What the hub costs")[1].split("### ")[0]
+    rows = [row for row in cells(section)[2:] if row[0]]
+    [total] = [row[2].strip("*") for row in cells(section) if not row[0]]
+    assert sum(round(float(row[2]) * 100) for row in rows) == round(float(total) * 100)
+    said = {row[0].split(",")[0]: row[1] for row in rows}
+    resources = deployed()
+    counts = {"alarms": "AWS::CloudWatch::Alarm", "dashboard": "AWS::CloudWatch::Dashboard"}
+    for item, kind in counts.items():
+        assert int(said[item].split(" ×")[0]) == len(hub_checks.of_type(resources, kind)), item
+    for name, arithmetic, price in rows:
+        assert computed(arithmetic) == pytest.approx(float(price), abs=0.006), name
