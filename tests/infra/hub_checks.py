@@ -153,7 +153,7 @@ def roles_trust_this_account_alone(resources):
 
 def alarms_are_told(resources):
     alarms = of_type(resources, "AWS::CloudWatch::Alarm")
-    if alarms.keys() != {"SilentAlarm", "WatchAlarm", "RecordAlarm", "DeadLetterAlarm"}:
+    if alarms.keys() != {"SilentAlarm", "WatchAlarm", "RecordAlarm", "UndeliveredAlarm"}:
         yield f"the alarms are {sorted(alarms)}"
     for name, alarm in alarms.items():
         found, topic = alarm["Properties"], ["${AlarmTopic}"]
