@@ -9,15 +9,18 @@ tests, since the emulator's alarms send none. No schedule runs here: the tests s
 import copy
 import itertools
 import json
+import os
 import re
+import subprocess
 from datetime import UTC, datetime, timedelta
 
 import boto3
+import hub as command
 import pytest
 import sam
 import stack as stacks
 from botocore.config import Config
-from conftest import KEYS, MINISTACK, PATIENCE_SECONDS, eventually, free_port, run, serving
+from conftest import KEYS, MINISTACK, NO_FILES, PATIENCE_SECONDS, eventually, free_port, run, serving
 from samcli.yamlhelper import yaml_parse
 from template import ROOT
 
@@ -400,3 +403,55 @@ def test_only_alarms_that_go_on_or_off_pass_from_a_member_to_a_message(accounts,
         assert matched == [True] * len(passes) + [False] * len(stays)
     for stranger in (state_change("OK", "ALARM", other), state_change("OK", "ALARM", name, account=STRANGER)):
         assert not accounts("events").test_event_pattern(EventPattern=own, Event=json.dumps(stranger))["Result"]
+
+
+@pytest.fixture
+def place(accounts, monkeypatch, tmp_path):
+    """The environment of whoever runs the command, with a template that the emulator knows."""
+    variables = {"AWS_ENDPOINT_URL": accounts.endpoint, "AWS_ACCESS_KEY_ID": SECURITY, "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
+    for name, value in {**variables, **NO_FILES, "AWS_REGION": "eu-north-1"}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "hub.yaml").write_text(text_of(yaml_parse(TEMPLATE.read_text())))
+    monkeypatch.setattr(command, "TEMPLATE", tmp_path / "hub.yaml")
+    return accounts("cloudformation", SECURITY, "eu-north-1")
+
+
+def parameters_of(place):
+    [stack] = place.describe_stacks(StackName="imds-enforcer-hub")["Stacks"]
+    return {it["ParameterKey"]: it["ParameterValue"] for it in stack["Parameters"]}
+
+
+def test_the_command_asks_before_it_deploys_and_keeps_what_is_not_named(place, monkeypatch, capsys):
+    words = [f"OrganizationId={ORGANIZATION}", "AlarmEmail=security@example.com"]
+    with pytest.raises(SystemExit, match="nothing was changed: there is no terminal to ask on"):
+        command.main(words)
+    assert not [it for it in place.describe_stacks()["Stacks"] if it["StackStatus"] != "DELETE_COMPLETE"]
+    assert f"create imds-enforcer-hub in account {SECURITY}, Region eu-north-1, as arn:" in capsys.readouterr().out
+
+    monkeypatch.setenv("YES", "1")
+    command.main(words)
+    arn = f"arn:aws:events:eu-north-1:{SECURITY}:event-bus/imds-enforcer-hub"
+    shown = capsys.readouterr().out
+    assert "Add     Members                 AWS::DynamoDB::Table\n" in shown
+    assert f"make deploy HubBusArn={arn}" in shown
+
+    command.main(["SilenceHours=5"])
+    assert "update imds-enforcer-hub" in capsys.readouterr().out
+    found = parameters_of(place)
+    assert (found["SilenceHours"], found["OrganizationId"], found["AlarmEmail"]) == ("5", ORGANIZATION, "security@example.com")
+
+
+def test_the_command_refuses_what_the_template_would_refuse(place):
+    values = ["SilenceHour=5", "ForgetDays=1", "AlarmEmail=nobody"]
+    make = ["make", "hub", *values, "Region=eu-central-2"]
+    done = subprocess.run(make, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
+    for refusal in [
+        "SilenceHour is unknown; did you mean SilenceHours?",
+        'ForgetDays is "1"; it must be a number from 8 to 365',
+        'AlarmEmail is "nobody"; it must be an e-mail address or empty',
+        "OrganizationId is missing; it must be the id of an organization, such as o-a1b2c3d4e5",
+    ]:
+        assert refusal in done.stderr
+    with pytest.raises(SystemExit, match="write NAME=VALUE"):
+        command.main(["o-a1b2c3d4e5"])
