@@ -20,7 +20,7 @@ import pytest
 import sam
 import stack as stacks
 from botocore.config import Config
-from conftest import KEYS, MINISTACK, NO_FILES, PATIENCE_SECONDS, eventually, free_port, run, serving
+from conftest import BIN, KEYS, MINISTACK, NO_FILES, PATIENCE_SECONDS, eventually, free_port, run, serving
 from samcli.yamlhelper import yaml_parse
 from template import ROOT
 
@@ -270,6 +270,7 @@ def test_a_result_is_a_line_of_the_log(accounts, hub, members, local_ec2):
     invoke(accounts, members, REGIONS[0], launch(instance_id))
     [line] = eventually(lambda: [it for it in lines(accounts, hub, "result") if it["instance_id"] == instance_id], "its line is there")
     assert (line["account"], line["region"], line["result"]) == (MEMBER, REGIONS[0], "IMDS Tokens Required")
+    assert line["result_id"].endswith(f"/{instance_id}/enforced")
     assert (line["outcome"], line["kind"]) == ("enforced", "auto_scaling_group")
     assert line["who"].startswith("arn:aws:sts::111122223333:assumed-role/ci-deployer/")
 
@@ -321,6 +322,20 @@ def test_who_is_forgotten_is_not_silent_although_dynamodb_deletes_late(accounts,
     put_member(accounts, hub, "me-south-1", seconds(days=31), ttl=seconds(days=1))
     assert watched(accounts, hub)[0] == before
     assert not [it for it in inboxes.messages("AlarmTopicArn") if "me-south-1" in it]
+
+
+def test_a_member_is_forgotten_by_the_manuals_commands(accounts, hub, nobody):
+    section = (ROOT / "infra/README.md").read_text().split("### Silence\n")[1].split("### ")[0]
+    listing, forgetting = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+    before, _ = watched(accounts, hub)
+    put_member(accounts, hub, "eu-central-1", seconds(hours=9))
+    variables = {"AWS_ENDPOINT_URL": accounts.endpoint, "AWS_ACCESS_KEY_ID": SECURITY, "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
+    environment = os.environ | variables | NO_FILES | {"AWS_DEFAULT_REGION": HOME, "AWS_REGION": HOME, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    script = ["bash", "-eu", "-c", listing + forgetting + listing]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == [f"{MEMBER}/eu-central-1"]
+    assert watched(accounts, hub)[0] == before
 
 
 # As AWS documents it, with the names of an alarm of ours.
