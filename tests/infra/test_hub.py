@@ -276,6 +276,37 @@ def test_a_result_is_a_line_of_the_log(accounts, hub, members, local_ec2):
 
 
 @pytest.fixture
+def faulty(accounts, hub):
+    """Makes a state machine like one of the hub's, with a text of its definition replaced."""
+    client, made = accounts("stepfunctions"), []
+
+    def machine(output, old, new):
+        like = client.describe_state_machine(stateMachineArn=hub[output])
+        assert old in like["definition"]
+        definition = like["definition"].replace(old, new)
+        made.append(client.create_state_machine(name=f"faulty-{output}", definition=definition, roleArn=like["roleArn"])["stateMachineArn"])
+        return made[-1]
+
+    yield machine
+    for arn in made:
+        client.delete_state_machine(stateMachineArn=arn)
+
+
+def test_a_record_that_moves_the_last_digest_back_would_be_found(accounts, hub, faulty):
+    record = faulty("RecordArn", "attribute_not_exists(#last) OR #last < :last", "attribute_not_exists(#last) OR #last <> :last")
+    for time in (now(hours=1), now(hours=5)):
+        executed(accounts, record, json.dumps(digest(time, region="af-south-1")))
+    assert abs(int(member_of(accounts, hub, "af-south-1")["last"]["N"]) - seconds(hours=5)) < 600
+
+
+def test_a_watch_that_forgets_nobody_would_be_found(accounts, hub, faulty, nobody):
+    before, _ = watched(accounts, hub)
+    put_member(accounts, hub, "me-south-1", seconds(days=31), ttl=seconds(days=1))
+    executed(accounts, faulty("WatchArn", " AND #ttl > :now", " AND #ttl <> :now"))
+    assert watched(accounts, hub)[0] == before + 1
+
+
+@pytest.fixture
 def nobody(accounts, hub):
     """A hub that knows no member."""
     table = hub["MembersTable"]
