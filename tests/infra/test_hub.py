@@ -301,7 +301,7 @@ def test_a_record_that_moves_the_last_digest_back_would_be_found(accounts, hub, 
 
 def test_a_watch_that_forgets_nobody_would_be_found(accounts, hub, faulty, nobody):
     before, _ = watched(accounts, hub)
-    put_member(accounts, hub, "me-south-1", seconds(days=31), ttl=seconds(days=1))
+    put_member(accounts, hub, "me-central-1", seconds(days=31), ttl=seconds(days=1))
     executed(accounts, faulty("WatchArn", " AND #ttl > :now", " AND #ttl <> :now"))
     assert watched(accounts, hub)[0] == before + 1
 
