@@ -67,8 +67,7 @@ class Accounts:
 def accounts(tmp_path_factory):
     port, folder = free_port(), tmp_path_factory.mktemp("accounts")
     variables = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0"}
-    python = MINISTACK.parent / "python"
-    with serving([python, ROOT / "tests/infra/accounts.py"], port, folder / "log", **variables) as endpoint:
+    with serving([MINISTACK[0], ROOT / "tests/infra/accounts.py"], port, folder / "log", **variables) as endpoint:
         yield Accounts(endpoint)
 
 
