@@ -130,7 +130,7 @@ BY_DEFAULT = "enforce since the first day, with the watch"
 def text_of_the_manual():
     rows = rows_of_a_month(BY_DEFAULT)
     month = table("item", rows) + f"\n| | | **{total(rows):.2f}** |"
-    one = total(rows)
+    one = round(total(rows), 2)
     organization = table(
         "organization",
         [
@@ -153,7 +153,7 @@ Each adds, in the same month:
 
 {organization}
 
-An account with fewer launches pays less for metrics: without any, a sweep each hour sends `InstancesExamined` and `Ec2Calls` alone. Of an organization, CloudWatch's tiers make metrics beyond ten thousand cheaper. The hub's own price is beside the hub."""
+An account with fewer launches pays less for metrics: without any, a sweep each hour sends `InstancesExamined` and `Ec2Calls` alone. Of an organization, CloudWatch's tiers make metrics beyond ten thousand cheaper. The hub is not in this table."""
 
 
 def test_the_manual_has_the_arithmetic():

@@ -179,8 +179,9 @@ fn every_alarm_every_metric_and_every_kind_of_cause_has_its_place_in_the_manual(
     }
     let source = text("src/report/metrics.rs");
     let metrics = source.split("#[cfg(test)]").next().unwrap().split('"').skip(1).step_by(2);
-    let metrics = metrics
-        .filter(|it| ["Instances", "SweepInstances", "Ec2", "Results", "TimeTo"].iter().any(|start| it.starts_with(start)));
+    let metrics = metrics.filter(|it| {
+        ["Instances", "SweepInstances", "Ec2", "Results", "TimeTo"].iter().any(|start| it.starts_with(start))
+    });
     for metric in metrics {
         assert!(manual.contains(&format!("`{metric}`")), "{metric}");
     }

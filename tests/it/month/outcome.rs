@@ -164,7 +164,10 @@ impl Outcome {
         let begin = clock::first_day().timestamp();
         let since = |at: i64| Duration::from_secs(u64::try_from(at - begin).unwrap());
         let on = &self.alarms[alarm].on;
-        (on.first().map_or(Duration::ZERO, |(from, _)| since(*from)), on.last().map_or(Duration::MAX, |(_, to)| since(*to)))
+        (
+            on.first().map_or(Duration::ZERO, |(from, _)| since(*from)),
+            on.last().map_or(Duration::MAX, |(_, to)| since(*to)),
+        )
     }
 
     /// How often instances were described.

@@ -12,10 +12,10 @@ use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, S
 use aws_smithy_types::body::SdkBody;
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
-use imds_enforcer::aws::{Class, Error};
 use imds_enforcer::aws::cloudwatch::{Calls, MetadataUse, Refusals, RefusedCalls, Window};
 use imds_enforcer::aws::ec2::{Ec2, Page, SdkEc2, Which};
 use imds_enforcer::aws::eventbridge::ResultBus;
+use imds_enforcer::aws::{Class, Error};
 use imds_enforcer::instance::{Instance, InstanceId, MetadataOptions};
 use imds_enforcer::report::result_event::ResultEvent;
 use local_ec2::exchange::reply;

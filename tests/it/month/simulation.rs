@@ -40,11 +40,26 @@ const BEGINS_AFTER: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 enum Step {
     Act(Box<Act>),
-    Arrive { event: Event, json: Rc<Value> },
-    WindowEnds { queue: String, number: u64 },
-    Visible { queue: String, message: Message },
-    Invoke { event: Event, attempt: usize, throttled: u32 },
-    Schedule { rule: usize },
+    Arrive {
+        event: Event,
+        json: Rc<Value>,
+    },
+    WindowEnds {
+        queue: String,
+        number: u64,
+    },
+    Visible {
+        queue: String,
+        message: Message,
+    },
+    Invoke {
+        event: Event,
+        attempt: usize,
+        throttled: u32,
+    },
+    Schedule {
+        rule: usize,
+    },
     Sample,
     /// The event sources have polled their queues meanwhile.
     Poll,

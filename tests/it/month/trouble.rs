@@ -67,9 +67,12 @@ pub(crate) fn troubles() -> Vec<Trouble> {
         }),
         of("the bus refuses results", "UnpublishedAlarm", FOUR_HOURS, |seed| broken(seed, &[Broken::Bus])),
         of("EC2 refuses a change", "RefusedAlarm", REFUSED, |seed| Script::day(seed).refusing(REFUSED.0)),
-        of("CloudTrail's events take most of an hour, from the first that arrives", "TimeToEnforceAlarm", ARRIVES, |seed| {
-            Script::idle(seed, 1).breaking(&[Broken::CloudTrail], FOUR_HOURS).loosening(LOOSENED, OWNER)
-        }),
+        of(
+            "CloudTrail's events take most of an hour, from the first that arrives",
+            "TimeToEnforceAlarm",
+            ARRIVES,
+            |seed| Script::idle(seed, 1).breaking(&[Broken::CloudTrail], FOUR_HOURS).loosening(LOOSENED, OWNER),
+        ),
         of("a program loosens instances again and again", "RunawayAlarm", HALF_AN_HOUR, |seed| {
             Script::day(seed).looping(HALF_AN_HOUR)
         }),
