@@ -5,6 +5,7 @@ one, which is made where it is missing.
 """
 
 import json
+import logging
 import pathlib
 import tempfile
 
@@ -17,6 +18,8 @@ from stack import Failed
 
 # As infra/samconfig.toml has it for sam deploy by hand.
 PREFIX = "imds-enforcer"
+# SAM's code logs whatever boto3 does.
+logging.getLogger().setLevel(logging.WARNING)
 
 
 def published(session, region, zipped):
