@@ -100,6 +100,10 @@ organization: $(VENV)/installed ## Publish function and template for an organiza
 	$(MAKE) package
 	$(VENV)/bin/python infra/deploy/organization.py "$(ORGANIZATION)" "$(REGIONS)" target/imds-enforcer.zip
 
+.PHONY: guardrails
+guardrails: $(VENV)/installed ## Show the policies of an organization that keep violators out, and deploy them: TargetIds=ou-… RoleDelivery=on …
+	@$(VENV)/bin/python infra/deploy/guardrails.py
+
 .PHONY: destroy
 destroy: $(VENV)/installed ## Delete the stack, in Regions=us-east-1,…; its log and its dead-letter queue stay
 	@$(VENV)/bin/python infra/deploy/destroy.py

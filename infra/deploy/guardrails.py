@@ -5,14 +5,15 @@ named, enables no policy type, and deploys nothing that it did not show.
 """
 
 import json
-import os
 import pathlib
 import sys
 from dataclasses import dataclass, field
 
+import account as accounts
 import boto3
+import command
 import parameters
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from resolver import Resolver
 from samcli.yamlhelper import yaml_parse
 from stack import Failed, Stack, confirmed
@@ -21,8 +22,7 @@ TEMPLATE = pathlib.Path(__file__).resolve().parents[1] / "guardrails.yaml"
 STACK = "imds-enforcer-guardrails"
 # The most characters that Organizations takes in a policy, and the Quotas page states.
 LIMITS = {"SERVICE_CONTROL_POLICY": 5120, "DECLARATIVE_POLICY_EC2": 10000}
-# Words beside the template's parameters.
-RESERVED = ("Region", "StackName", "YES")
+WITHOUT_REGION = "no Region: name one for the stack, as in make guardrails Region=us-east-1, and always the same"
 
 
 @dataclass
@@ -82,26 +82,14 @@ def show(values, partition, stack):
     return rendered
 
 
-def read(words):
-    """The words of the command, as the template's parameters and those beside them."""
+def caller(session, region):
+    """The account and the ARN of whoever calls, or None and what is missing for it."""
+    if not region:
+        return None, WITHOUT_REGION
     try:
-        values = parameters.given(words)
-    except parameters.Unreadable as error:
-        sys.exit(str(error))
-    beside = {name: values.pop(name) for name in RESERVED if name in values}
-    if refused := parameters.refusals(template(), values, reserved=RESERVED):
-        sys.exit("\n".join(refused))
-    return values, beside
-
-
-def caller(session):
-    """Who asks, or None and what is missing."""
-    if not session.region_name:
-        return None, "no Region: name one, as in make guardrails Region=us-east-1, and always the same"
-    try:
-        return session.client("sts").get_caller_identity(), None
-    except (BotoCoreError, ClientError) as error:
-        return None, f"no credentials that AWS accepts ({error}): set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return accounts.caller(session, region), None
+    except SystemExit as missing:
+        return None, missing.code
 
 
 def disabled(organizations, rendered):
@@ -113,13 +101,24 @@ def disabled(organizations, rendered):
     return [f"{kind} is not enabled in this organization: run {command} {kind} in the management account" for kind in wanted]
 
 
-def refuse_what_is_disabled(session, rendered):
+def refuse_what_is_disabled(session, region, rendered):
     try:
-        missing = disabled(session.client("organizations"), rendered)
+        missing = disabled(session.client("organizations", region_name=region), rendered)
     except ClientError as error:
         sys.exit(f"this account can't ask Organizations ({error}): use the management account, or a delegated administrator of its policies")
     if missing:
         sys.exit("\n".join(missing))
+
+
+def agreed(stack, change):
+    """The answer to the question; without a yes, nothing of the change set stays."""
+    answer = False
+    try:
+        answer = confirmed(f"Change stack {stack.name} in {stack.region}?")
+    finally:
+        if not answer:
+            change.discard()
+    return answer
 
 
 def deploy(stack, values):
@@ -130,27 +129,27 @@ def deploy(stack, values):
             return print(f"stack {stack.name} in {stack.region} has all this already: nothing changes")
         for row in change.rows():
             print("  ".join(row))
-        if not confirmed(f"Change stack {stack.name} in {stack.region}?"):
-            change.discard()
-            return print("nothing was changed")
+        if not agreed(stack, change):
+            sys.exit("nothing was changed")
         change.execute()
         print(f"stack {stack.name} in {stack.region} is deployed")
     except Failed as error:
         sys.exit(str(error))
 
 
-def main(words):
-    values, beside = read(words)
-    session = boto3.Session(region_name=beside.get("Region"))
-    stack_name = beside.get("StackName", STACK)
-    who, missing = caller(session)
+def main():
+    own, values = command.typed()
+    command.refuse(parameters.refusals(template(), values, reserved=("Region", "StackName")))
+    session, name = boto3.Session(), own.get("StackName") or STACK
+    region = own.get("Region") or accounts.region_of(session)
+    who, missing = caller(session, region)
     if missing:
-        show(values, "aws", stack_name)
+        show(values, session.get_partition_for_region(region or "us-east-1"), name)
         sys.exit(f"only shown, not deployed: {missing}")
-    print(f"account {who['Account']}, Region {session.region_name}, as {who['Arn']}\n")
-    stack = Stack(session, session.region_name, stack_name)
-    rendered = show({**kept(stack), **values}, who["Arn"].split(":")[1], stack_name)
-    refuse_what_is_disabled(session, rendered)
+    print(f"account {who[0]}, Region {region}, as {who[1]}\n")
+    stack = Stack(session, region, name)
+    rendered = show({**kept(stack), **values}, who[1].split(":")[1], name)
+    refuse_what_is_disabled(session, region, rendered)
     deploy(stack, values)
     if not any(it.targets for it in rendered.values()):
         print("the policies are attached to nothing: try them on one account first, as by make guardrails TargetIds=111122223333")
@@ -163,4 +162,4 @@ def kept(stack):
 
 
 if __name__ == "__main__":
-    main(parameters.of_make(os.environ.get("MAKEFLAGS", "")) or sys.argv[1:])
+    main()
