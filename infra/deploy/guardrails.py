@@ -13,7 +13,7 @@ import account as accounts
 import boto3
 import command
 import parameters
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from resolver import Resolver
 from samcli.yamlhelper import yaml_parse
 from stack import Failed, Stack, confirmed
@@ -104,7 +104,7 @@ def disabled(organizations, rendered):
 def refuse_what_is_disabled(session, region, rendered):
     try:
         missing = disabled(session.client("organizations", region_name=region), rendered)
-    except ClientError as error:
+    except (BotoCoreError, ClientError) as error:
         sys.exit(f"this account can't ask Organizations ({error}): use the management account, or a delegated administrator of its policies")
     if missing:
         sys.exit("\n".join(missing))
@@ -157,7 +157,10 @@ def main():
 
 def kept(stack):
     """The parameters that the deployed stack keeps where no others are given."""
-    deployed = (stack.current() or {}).get("parameters", {})
+    try:
+        deployed = (stack.current() or {}).get("parameters", {})
+    except (BotoCoreError, ClientError) as error:
+        sys.exit(f"CloudFormation does not answer for stack {stack.name} in {stack.region}: {error}")
     return {name: value for name, value in deployed.items() if name in template()["Parameters"]}
 
 

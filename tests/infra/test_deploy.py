@@ -6,14 +6,13 @@ emulator knows no bus that has rules of others and can't be deleted: there, only
 
 import itertools
 import json
-import pathlib
 from datetime import UTC, datetime
 
 import boto3
 import choice
 import pytest
 import sam
-from conftest import elf
+from conftest import BIN, elf
 from template import ROOT
 from test_package import TARGETS, Tree
 
@@ -34,6 +33,15 @@ class Person:
 
     def done(self, *words, **more):
         status, output = self.make(*words, **more)
+        assert status == 0, output
+        assert tracked(self.tree) == self.tracked
+        return output
+
+    def typed(self, line, folder=".", more_code=b""):
+        """What a line of a manual prints, given to a shell by somebody who agrees to what is asked."""
+        environment = {"AWS_ENDPOINT_URL": self.aws.endpoint, "AWS_ACCESS_KEY_ID": self.account, "SAM_CLI_TELEMETRY": "0"}
+        binary = elf("x86_64") + more_code
+        status, output = self.tree.on_a_terminal("bash", "-euc", f"cd {folder}\n{line}", answers="y\n", binary=binary, **environment)
         assert status == 0, output
         assert tracked(self.tree) == self.tracked
         return output
@@ -218,8 +226,7 @@ def test_another_stack_of_this_name_is_never_touched(person):
 def test_a_stack_that_sam_deployed_by_hand_is_unchanged_and_the_other_way_round(person):
     person.done("package")
     environment = {"AWS_ENDPOINT_URL": person.aws.endpoint, "AWS_ACCESS_KEY_ID": person.account, "AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0"}
-    by_hand = [str(pathlib.Path(".venv/bin/sam")), "deploy", "--no-confirm-changeset", "--no-progressbar"]
-    by_hand[0] = str(person.tree.root / ".venv/sam") if (person.tree.root / ".venv/sam").exists() else str(person.tree.root / ".venv/bin/sam")
+    by_hand = [str(BIN / "sam"), "deploy", "--no-confirm-changeset", "--no-progressbar"]
     status, output = person.tree.run(*by_hand, "--parameter-overrides", "EnforceSince=2026-11-02", folder="infra", **environment)
     assert status == 0, output
     assert "nothing to change" in person.done("deploy", "Region=us-east-1", answers="")

@@ -7,13 +7,14 @@ evaluated in infra/guardrails/guardrails.test.ts.
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import guardrails
 import pytest
 from cfnlint.api import lint_all
-from parameters import refusals
+from parameters import given, refusals
 from template import ROOT
 
 
@@ -63,6 +64,15 @@ def test_what_the_template_would_refuse_is_refused_before_anything_is_shown(word
     assert status == 1
     assert shown == ""
     assert said in refused
+
+
+def test_every_command_of_the_manual_is_one_that_the_template_allows():
+    text = (ROOT / "infra/guardrails/README.md").read_text()
+    commands = re.findall(r"\bmake guardrails ([^`\n]+)", text)
+    assert len(commands) >= 6
+    for words in commands:
+        values = {name: value for name, value in given(words.split()).items() if name != "Region"}
+        assert refusals(guardrails.template(), values) == [], words
 
 
 def test_a_policy_that_organizations_would_refuse_for_its_size_is_refused():

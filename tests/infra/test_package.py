@@ -70,7 +70,7 @@ class Tree:
     def on_a_terminal(self, *command, answers="", binary=None, **variables):
         """The exit code and the output of a command that a person runs, who types the answers."""
         terminal, end = pty.openpty()
-        os.write(terminal, answers.encode())
+        os.write(terminal, f"{answers}\x04\x04".encode())  # and the end of what is typed
         environment = self.environment(binary, **variables)
         environment["PYTHONUNBUFFERED"] = "1"  # so that both outputs come in the order of a terminal
         done = subprocess.run(command, cwd=self.root, env=environment, stdin=end, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
