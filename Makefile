@@ -104,6 +104,10 @@ organization: $(VENV)/installed ## Publish function and template for an organiza
 hub: $(VENV)/installed ## Deploy the hub of an organization: OrganizationId=o-… AlarmEmail=… ResultEmail=… Region=…
 	@$(VENV)/bin/python infra/deploy/hub.py
 
+.PHONY: guardrails
+guardrails: $(VENV)/installed ## Show the policies of an organization that keep violators out, and deploy them: TargetIds=ou-… RoleDelivery=on …
+	@$(VENV)/bin/python infra/deploy/guardrails.py
+
 .PHONY: destroy
 destroy: $(VENV)/installed ## Delete the stack, in Regions=us-east-1,…; its log and its dead-letter queue stay
 	@$(VENV)/bin/python infra/deploy/destroy.py

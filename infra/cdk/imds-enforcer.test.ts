@@ -306,6 +306,29 @@ describe('the role, stolen,', () => {
     expect(await modify({})).toBe(false);
   });
 
+  const requiring = { 'ec2:Attribute/HttpTokens': 'required', 'ec2:MetadataHttpTokens': 'optional' };
+  const opening = { ...requiring, 'ec2:Attribute/HttpEndpoint': 'enabled' };
+
+  test('can require tokens whichever of the keys on the endpoint EC2 fills', async () => {
+    expect(await modify(requiring)).toBe(true);
+    expect(await modify(opening)).toBe(true);
+    expect(await modify({ ...requiring, 'ec2:MetadataHttpEndpoint': 'enabled' })).toBe(true);
+    expect(await modify({ ...opening, 'ec2:MetadataHttpEndpoint': 'enabled' })).toBe(true);
+  });
+
+  test('can not close an endpoint, nor open one that is closed', async () => {
+    expect(await modify({ ...requiring, 'ec2:Attribute/HttpEndpoint': 'disabled' })).toBe(false);
+    expect(await modify({ ...requiring, 'ec2:Attribute/HttpEndpoint': 'disabled', 'ec2:MetadataHttpEndpoint': 'enabled' })).toBe(false);
+    expect(await modify({ ...requiring, 'ec2:MetadataHttpEndpoint': 'disabled' })).toBe(false);
+    expect(await modify({ ...opening, 'ec2:MetadataHttpEndpoint': 'disabled' })).toBe(false);
+  });
+
+  test('can still raise hop limits, and open IPv6 and tags, where it requires tokens', async () => {
+    expect(await modify({ ...requiring, 'ec2:Attribute/HttpPutResponseHopLimit': '64' })).toBe(true);
+    expect(await modify({ ...requiring, 'ec2:Attribute/HttpProtocolIpv6': 'enabled' })).toBe(true);
+    expect(await modify({ ...requiring, 'ec2:Attribute/InstanceMetadataTags': 'enabled' })).toBe(true);
+  });
+
   test('can not touch another Region or account', async () => {
     const required = { 'ec2:Attribute/HttpTokens': 'required' };
     expect(await modify(required, instance('eu-central-1'))).toBe(false);

@@ -15,7 +15,8 @@ import regions as places
 
 RESERVED = ("Region", "Regions", "StackName", "YES", "PYTHON")
 STACK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}", re.ASCII)
-DESCRIPTION = "imds-enforcer:"
+# Parameters that every build of the stack has had.
+MARKS = {"Mode", "StateChangeEvents"}
 
 
 @dataclass
@@ -63,9 +64,9 @@ def refuse(refusals):
 
 def foreign(current, name):
     """Why a stack is none of this project's, or nothing."""
-    if current is None or current["description"].startswith(DESCRIPTION):
+    if current is None or current["parameters"].keys() >= MARKS:
         return []
-    return [f"{name} is a stack of something else (its description does not begin with {DESCRIPTION}): give another StackName"]
+    return [f"{name} is a stack of something else, since it has no parameters {' and '.join(sorted(MARKS))}: give another StackName"]
 
 
 def table(rows):

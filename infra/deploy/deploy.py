@@ -48,7 +48,7 @@ def refusals(template, values):
     """What can be refused without a call: a stack may have what is not given."""
     found = parameters.refusals(template, values, kept=template["Parameters"], reserved=command.RESERVED)
     old = os.environ.get("ARCHITECTURE")
-    if old and values.get("Architecture", old) == old and "Architecture" not in values and "ARCHITECTURE" not in values:
+    if old and not {"Architecture", "ARCHITECTURE"} & values.keys():
         found.append(f"ARCHITECTURE={old} is for make package; give Architecture={old} here")
     return found
 

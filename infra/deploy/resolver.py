@@ -6,19 +6,20 @@ import re
 class Resolver:
     """Replaces parameters, conditions and functions by what they are for a deployment.
 
-    What only AWS knows stays, as `${DeadLetterQueue.Arn}`.
+    What only AWS knows stays, as `${DeadLetterQueue.Arn}`, and so does a pseudo parameter that `pseudo`
+    does not have.
     """
 
     PSEUDO = ["AWS::Partition", "AWS::Region", "AWS::AccountId", "AWS::StackName", "AWS::URLSuffix"]
     NOTHING = object()
 
-    def __init__(self, template, parameters):
+    def __init__(self, template, parameters, pseudo=()):
         defaults = {name: it.get("Default") for name, it in template.get("Parameters", {}).items()}
         unknown = parameters.keys() - defaults.keys()
         assert not unknown, f"no such parameters: {unknown}"
         missing = [name for name, value in {**defaults, **parameters}.items() if value is None]
         assert not missing, f"without a value: {missing}"
-        self.values = {name: str(value) for name, value in {**defaults, **parameters}.items()}
+        self.values = {name: str(value) for name, value in {**defaults, **parameters, **dict(pseudo)}.items()}
         self.template = template
 
     def resources(self):
@@ -50,18 +51,25 @@ class Resolver:
     def fn_ref(self, name):
         if name == "AWS::NoValue":
             return self.NOTHING
-        return self.values.get(name, f"${{{name}}}")
+        value = self.values.get(name, f"${{{name}}}")
+        is_list = self.template.get("Parameters", {}).get(name, {}).get("Type") == "CommaDelimitedList"
+        return [item.strip() for item in value.split(",")] if is_list else value
 
     def fn_getatt(self, argument):
         return "${" + (argument if isinstance(argument, str) else ".".join(argument)) + "}"
 
-    def fn_sub(self, text):
-        assert isinstance(text, str), "Fn::Sub with variables is not used here"
-        return re.sub(r"\$\{([^}]+)\}", lambda it: self.values.get(it[1], it[0]), text)
+    def fn_sub(self, argument):
+        text, variables = (argument, {}) if isinstance(argument, str) else argument
+        values = {**self.values, **self.resolve(variables)}
+        return re.sub(r"\$\{([^}]+)\}", lambda it: values.get(it[1], it[0]), text)
 
     def fn_join(self, argument):
         separator, parts = argument
-        return separator.join(self.resolve(part) for part in parts)
+        return separator.join(self.resolve(parts))
+
+    def fn_split(self, argument):
+        separator, text = argument
+        return self.resolve(text).split(separator)
 
     def fn_equals(self, pair):
         left, right = (str(self.resolve(side)) for side in pair)

@@ -92,13 +92,26 @@ def the_role_sends_to_the_queue_of_launches_alone(resources):
             yield f"the role may send to {it['Resource']}"
 
 
+# What the role's writes are limited to, and what they never do. Denies by what a key is, never by what it
+# is not: one that EC2 does not fill must refuse nothing.
+WRITES_ONLY = {"StringEquals": {"ec2:Attribute/HttpTokens": "required"}}
+NEVER = [
+    {"StringEquals": {"ec2:Attribute/HttpEndpoint": "disabled"}},
+    {"StringEquals": {"ec2:MetadataHttpEndpoint": "disabled"}},
+]
+
+
 def the_role_can_only_tighten(resources):
     instances = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:instance/*"
-    required = {"StringEquals": {"ec2:Attribute/HttpTokens": "required"}}
-    for it in statements(resources["FunctionRole"]):
-        if "ec2:ModifyInstanceMetadataOptions" in listed(it["Action"]):
-            if it.get("Condition") != required or it["Resource"] != instances:
-                yield f"the write is not limited to {required} on {instances}: {it}"
+    writes = [it for it in statements(resources["FunctionRole"]) if "ec2:ModifyInstanceMetadataOptions" in listed(it["Action"])]
+    for it in writes:
+        if it["Resource"] != instances:
+            yield f"the write is not limited to {instances}: {it}"
+        if it["Effect"] == "Allow" and it.get("Condition") != WRITES_ONLY:
+            yield f"the write is not limited to {WRITES_ONLY}: {it}"
+    denied = [it.get("Condition") for it in writes if it["Effect"] == "Deny"]
+    if writes and denied != NEVER:
+        yield f"the writes that are denied are {denied}, not {NEVER}"
 
 
 def results_can_only_be_the_functions_own(resources):

@@ -3,11 +3,10 @@
 import hashlib
 import json
 import os
-import re
+import pty
 import shutil
 import subprocess
 import zipfile
-from datetime import UTC, datetime, timedelta
 
 import package
 import pytest
@@ -25,6 +24,15 @@ done
 [ -z "$BINARY" ] || { mkdir -p "$folder" && cp "$BINARY" "$folder/bootstrap"; }
 """
 
+# Names the folder of a target's standard library, as rustc does whether it is there or not.
+RUSTC = """#!/bin/sh
+for argument; do
+    [ "$previous" = --target ] && echo "$RUSTLIB/$argument"
+    previous=$argument
+done
+"""
+TARGETS = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"]
+
 
 class Tree:
     """A copy of what packages and deploys."""
@@ -38,6 +46,10 @@ class Tree:
             shutil.copy2(path, copy)
         (root / ".venv").symlink_to(BIN.parent)
         self.command("cargo", CARGO)
+        self.command("rustc", RUSTC)
+        for target in TARGETS:
+            (root / "rustlib" / target).mkdir(parents=True)
+            (root / "rustlib" / target / "libstd-0.rlib").touch()
 
     def command(self, name, text):
         path = self.root / "bin" / name
@@ -46,15 +58,36 @@ class Tree:
         path.chmod(0o755)
         return path
 
+    def lacks(self, target):
+        """Rust without the standard library for a target."""
+        shutil.rmtree(self.root / "rustlib" / target)
+
     def run(self, *command, folder=".", umask=0o022, binary=None, answers="", **variables):
+        environment = self.environment(binary, **variables)
+        done = subprocess.run(command, cwd=self.root / folder, env=environment, umask=umask, input=answers, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def on_a_terminal(self, *command, answers="", binary=None, **variables):
+        """The exit code and the output of a command that a person runs, who types the answers."""
+        terminal, end = pty.openpty()
+        os.write(terminal, f"{answers}\x04\x04".encode())  # and the end of what is typed
+        environment = self.environment(binary, **variables)
+        environment["PYTHONUNBUFFERED"] = "1"  # so that both outputs come in the order of a terminal
+        done = subprocess.run(command, cwd=self.root, env=environment, stdin=end, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        os.close(end)
+        os.close(terminal)
+        return done.returncode, done.stdout
+
+    def environment(self, binary=None, **variables):
         built = self.root / "built"
         if binary is not None:
             built.write_bytes(binary)
-        environment = {name: value for name, value in os.environ.items() if name not in ("ARCHITECTURE", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-        environment |= KEYS | NO_FILES | {"RECORD": str(self.record), "BINARY": "" if binary is None else str(built), **variables}
+        unset = ("ARCHITECTURE", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "YES", "AWS_REGION", "AWS_DEFAULT_REGION")
+        environment = {name: value for name, value in os.environ.items() if name not in unset}
+        environment |= KEYS | NO_FILES | {"RECORD": str(self.record), "BINARY": "" if binary is None else str(built), "RUSTLIB": str(self.root / "rustlib")}
+        environment |= variables
         environment["PATH"] = f"{self.root / 'bin'}{os.pathsep}{environment['PATH']}"
-        done = subprocess.run(command, cwd=self.root / folder, env=environment, umask=umask, input=answers, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout + done.stderr
+        return environment
 
     def recorded(self):
         return self.record.read_text().splitlines() if self.record.exists() else []
@@ -130,27 +163,32 @@ def test_an_organization_gets_the_architecture_that_was_built(aws, tree):
     assert "published to us-east-1, for arm64; " in output
 
 
-def test_a_guided_deployment_offers_today_and_the_architecture_that_was_built_and_keeps_the_answers(aws, tree):
-    region = {"AWS_ENDPOINT_URL": aws.endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
-    today = datetime.now(UTC).date()
-    days = [f"{today}", f"{today + timedelta(days=1)}"]  # where the test runs past midnight
-    answers = "guided\n\nobserve\n" + 60 * "\n"  # the name of the stack, the Region, Mode; then what is offered
-    _, output = tree.run("make", "deploy", "ARCHITECTURE=arm64", binary=elf("arm64"), answers=answers, **region)
-    assert "Parameter Architecture [arm64]: " in output, output
-    [offered] = re.findall(r"Parameter EnforceSince \[(.*?)\]: ", output)
-    assert offered in days, output
-    assert "Deploy this changeset? [y/N]" in output, output
-    saved = (tree.root / "infra/samconfig.toml").read_text()
-    assert f'EnforceSince=\\"{offered}\\"' in saved
-    assert 'stack_name = "guided"' in saved and 'Mode=\\"observe\\"' in saved and 'Architecture=\\"arm64\\"' in saved
+@pytest.mark.parametrize(("architecture", "target"), [("x86_64", TARGETS[0]), ("arm64", TARGETS[1])])
+def test_without_the_standard_library_of_the_target_cargo_lambda_is_never_called(tree, architecture, target):
+    tree.lacks(target)
+    status, output = tree.run("make", "package", f"ARCHITECTURE={architecture}", binary=elf(architecture))
+    assert status and f"can't build for {architecture}: Rust's standard library for {target} is not installed; run rustup target add {target}" in output
+    assert tree.recorded() == []
 
-    (tree.root / "infra/samconfig.toml").write_text(saved.replace(offered, "2026-11-02"))
-    _, output = tree.run("make", "deploy", binary=elf("x86_64"), answers=60 * "\n", **region)
-    assert "Parameter EnforceSince [2026-11-02]: " in output, output  # the day that was answered first, not a new one
-    assert "Stack Name [guided]: " in output and "Parameter Mode [observe]: " in output, output
-    assert "Parameter Architecture [arm64]: " in output, output  # as it was saved, though the package is for another
-    refused = json.loads((tree.root / "target/template.json").read_text())["Parameters"]["Architecture"]["ConstraintDescription"]
-    assert refused == "must be x86_64, which this package was built for: answer x86_64, or build with ARCHITECTURE=arm64"
+
+def test_an_architecture_that_lambda_does_not_have_is_refused(tree):
+    status, output = tree.run("make", "package", "ARCHITECTURE=riscv", binary=elf("arm64"))
+    assert status and 'the architecture is "riscv"; it must be one of x86_64, arm64' in output
+    assert tree.recorded() == []
+
+
+def test_a_guided_deployment_by_hand_offers_the_architecture_that_was_built_and_saves_the_answers_in_target(aws, tree):
+    region = {"AWS_ENDPOINT_URL": aws.endpoint, "AWS_DEFAULT_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "555500000001"}
+    status, output = tree.run("make", "package", "ARCHITECTURE=arm64", binary=elf("arm64"))
+    assert status == 0, output
+    answers = "guided\n\nobserve\n2026-11-02\n" + 60 * "\n"  # the name of the stack, the Region, Mode, EnforceSince; then what is offered
+    _, output = tree.run(str(BIN / "sam"), "deploy", "--guided", folder="infra", answers=answers, SAM_CLI_TELEMETRY="0", **region)
+    assert "Parameter Architecture [arm64]: " in output, output
+    assert "Parameter EnforceSince []: " in output or "Parameter EnforceSince: " in output, output
+    assert "Deploy this changeset? [y/N]" in output, output
+    saved = (tree.root / "target/samconfig.toml").read_text()
+    assert 'stack_name = "guided"' in saved and 'Mode=\\"observe\\"' in saved and 'EnforceSince=\\"2026-11-02\\"' in saved
+    assert (tree.root / "infra/samconfig.toml").read_text() == (ROOT / "infra/samconfig.toml").read_text()
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "package"])

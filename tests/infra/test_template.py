@@ -217,6 +217,12 @@ SEEDED_FAULTS = {
     "the_role_can_only_tighten": {
         "write without its condition": lambda it: at(it, "FunctionRole")["Policies"][1]["Fn::If"][1]["PolicyDocument"]["Statement"][0].pop("Condition"),
         "write on every resource": lambda it: at(it, "FunctionRole")["Policies"][1]["Fn::If"][1]["PolicyDocument"]["Statement"][0].update(Resource="*"),
+        "endpoints that it closes": lambda it: policy_of(it, "RequireTokens").pop(1),
+        "closed endpoints that it opens": lambda it: policy_of(it, "RequireTokens").pop(2),
+        "denial by what EC2 may leave out": lambda it: policy_of(it, "RequireTokens")[2].update(
+            Condition={"StringNotEquals": {"ec2:MetadataHttpEndpoint": "enabled"}}
+        ),
+        "denial of another Region's instances": lambda it: policy_of(it, "RequireTokens")[1].update(Resource="arn:x:ec2:y:1:instance/*"),
     },
     "every_queue_and_topic_admits_only_these_rules": {
         "missing queue policy": lambda it: it.pop("LaunchQueuePolicy"),
