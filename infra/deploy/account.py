@@ -19,7 +19,10 @@ def caller(session, region):
     try:
         identity = session.client("sts", region_name=region).get_caller_identity()
     except (BotoCoreError, ClientError) as error:
-        sys.exit(f"no credentials that AWS accepts ({error}): set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        sys.exit(
+            f"no credentials that AWS accepts in {region} ({error}): set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
+            " and look whether the account has that Region enabled"
+        )
     return identity["Account"], identity["Arn"]
 
 

@@ -12,6 +12,7 @@ import account as accounts
 import boto3
 import parameters
 import regions as places
+from botocore.exceptions import BotoCoreError, ClientError
 
 RESERVED = ("Region", "Regions", "StackName", "YES", "PYTHON")
 STACK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}", re.ASCII)
@@ -31,6 +32,16 @@ class Target:
 
     def __str__(self):
         return f"account {self.account}, {'Region' if len(self.regions) == 1 else 'Regions'} {', '.join(self.regions)}, as {self.arn}"
+
+
+def run(main):
+    """Runs a command; what AWS refuses meanwhile, as for a missing permission, is said in its words."""
+    try:
+        main()
+    except (BotoCoreError, ClientError) as error:
+        sys.exit(f"AWS refuses or does not answer: {error}; what was begun in other Regions stays, and the same command goes on")
+    except KeyboardInterrupt:
+        sys.exit("\nbroken off: what CloudFormation has begun goes on there; the same command shows where it stands")
 
 
 def typed():

@@ -20,9 +20,11 @@ import command
 import kept
 import parameters
 import sam
+from botocore.exceptions import BotoCoreError, ClientError
 from stack import Change, Failed, Stack, confirmed
 
 CAPABILITIES = ["CAPABILITY_IAM"]
+REPLACEMENTS = {"True": " (replaced)", "Conditional": " (perhaps replaced)"}
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Plan:
         print(f"\naccount {target.account}, {self.stack.region}, stack {self.stack.name}: {what}, as {target.arn}")
         print("\n".join(f"  {line}" for line in self.choice.lines))
         for action, logical_id, kind, replacement in self.change.rows() if self.change else []:
-            print(f"  {action:<8} {logical_id:<24} {kind}{' (replaced)' if replacement == 'True' else ' (perhaps replaced)' if replacement == 'Conditional' else ''}")
+            print(f"  {action:<8} {logical_id:<24} {kind}{REPLACEMENTS.get(replacement, '')}")
         if not self.change:
             print("  nothing to change")
 
@@ -86,7 +88,7 @@ def prepare(template, target, plans):
         try:
             url = artifacts.published(target.session, region, packages[architecture])
             plan.change = plan.stack.change(url, plan.choice.sent, CAPABILITIES)
-        except Failed as failure:
+        except (Failed, BotoCoreError, ClientError) as failure:
             discard(plans)
             command.refuse([f"{region}: {failure}"])
         plan.show(target)
@@ -145,4 +147,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 
 import boto3
 import choice
+import command
 import pytest
 import sam
+from botocore.exceptions import ClientError
 from conftest import BIN, elf
 from template import ROOT
 from test_package import TARGETS, Tree
@@ -206,6 +208,25 @@ def test_what_cannot_be_built_is_said_before_anything_is_built(person):
     assert person.tree.recorded() == [] and person.values() is None
 
 
+def test_a_key_that_does_not_fit_is_refused_before_anything_is_built(person):
+    judge = "def refusals(session, region, account, key_arn):\n    return [f'{key_arn} does not fit {account}']\n"
+    (person.tree.root / "infra/deploy/key.py").write_text(judge)
+    person.tracked = tracked(person.tree)
+    key = "arn:aws:kms:us-east-1:111122223333:key/one"
+    output = person.refused("deploy", "Region=us-east-1", f"KmsKeyArn={key}")
+    assert f"us-east-1: {key} does not fit {person.account}" in output
+    assert person.tree.recorded() == []
+
+
+def test_a_permission_that_is_missing_is_said_without_a_trace():
+    def denied():
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "not authorized"}}, "DescribeStacks")
+
+    with pytest.raises(SystemExit) as ended:
+        command.run(denied)
+    assert "AWS refuses or does not answer: " in str(ended.value) and "DescribeStacks" in str(ended.value)
+
+
 def test_the_architecture_of_the_stack_decides_the_build(person):
     person.done("deploy", "Region=us-east-1", "Architecture=arm64", binary="arm64")
     output = person.done("deploy", "Region=us-east-1", "Mode=observe", binary="arm64")
@@ -218,8 +239,8 @@ def test_the_architecture_of_the_stack_decides_the_build(person):
 def test_another_stack_of_this_name_is_never_touched(person):
     body = json.dumps({"Description": "mine", "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}})
     person.client("cloudformation").create_stack(StackName="mine", TemplateBody=body)
-    for command in ("deploy", "destroy"):
-        assert "mine is a stack of something else" in person.refused(command, "Region=us-east-1", "StackName=mine")
+    for target in ("deploy", "destroy"):
+        assert "mine is a stack of something else" in person.refused(target, "Region=us-east-1", "StackName=mine")
     assert person.tree.recorded() == [] and person.values(name="mine") == {}
 
 

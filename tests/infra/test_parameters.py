@@ -2,11 +2,13 @@
 
 import os
 import re
+import shlex
 import subprocess
 
 import parameters
 import pytest
 import sam
+from template import ROOT
 
 TEMPLATE = sam.raw()
 DAY = {"EnforceSince": "2026-11-02"}
@@ -149,3 +151,12 @@ def test_what_is_given_to_make_arrives_as_it_was_typed(tmp_path):
 def test_a_word_that_is_no_assignment_is_refused():
     with pytest.raises(parameters.Unreadable, match="observe: write NAME=VALUE, as in Mode=observe"):
         parameters.given(["observe"])
+
+
+def test_what_the_manuals_say_to_deploy_with_is_taken():
+    manuals = (ROOT / "README.md").read_text() + (ROOT / "infra/README.md").read_text()
+    commands = re.findall(r"make deploy ([A-Z][^`\n]*=[^`\n]*)", manuals)
+    assert len(commands) >= 7
+    for command in commands:
+        values = {name: value for name, value in parameters.given(shlex.split(command)).items() if name not in ("Region", "Regions")}
+        assert parameters.refusals(TEMPLATE, values, kept=TEMPLATE["Parameters"]) == [], command
