@@ -102,6 +102,10 @@ organization: $(VENV)/installed ## Publish function and template for an organiza
 	$(MAKE) package
 	$(VENV)/bin/python infra/deploy/organization.py "$(ORGANIZATION)" "$(REGIONS)" target/imds-enforcer.zip
 
+.PHONY: hub
+hub: $(VENV)/installed ## Deploy the hub of an organization: OrganizationId=o-… AlarmEmail=… ResultEmail=… Region=…
+	@$(VENV)/bin/python infra/deploy/hub.py
+
 .PHONY: destroy
 destroy: $(VENV)/installed ## Delete the stack; its log and its dead-letter queue stay
 	@$(VENV)/bin/python infra/deploy/account.py

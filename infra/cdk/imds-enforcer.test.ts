@@ -223,6 +223,14 @@ describe("a team's own", () => {
   });
 });
 
+test('a hub is not given beside another bus', () => {
+  const message = 'hubBusArn takes the place of resultBus, resultBusArn and resultEventBus; give one of them';
+  const hubBusArn = 'arn:aws:events:eu-west-1:444455556666:event-bus/hub';
+  expect(() => synthesize(() => ({ hubBusArn, resultBus: 'security' }))).toThrow(message);
+  expect(() => synthesize(() => ({ hubBusArn, resultBusArn: hubBusArn }))).toThrow(message);
+  expect(() => synthesize((stack) => ({ hubBusArn, resultEventBus: new events.EventBus(stack, 'Bus') }))).toThrow(message);
+});
+
 test('two of them in one stack do not collide', () => {
   const stack = new Stack(new App(), 'Stack');
   new ImdsEnforcer(stack, 'One', required());

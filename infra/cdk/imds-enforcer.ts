@@ -36,6 +36,8 @@ export interface ImdsEnforcerParameters {
   readonly resultBus?: string;
   /** @default none, no results are published to an existing bus */
   readonly resultBusArn?: string;
+  /** @default none, nothing is sent to a hub */
+  readonly hubBusArn?: string;
   /** @default none */
   readonly resultEmail?: string;
   /** @default 300000 */
@@ -216,6 +218,9 @@ export function valuesOf(template: SamTemplate, props: ImdsEnforcerProps): Value
   });
   if (props.resultBus && (props.resultBusArn || props.resultEventBus)) {
     throw new Error('resultBus creates a bus, and resultBusArn or resultEventBus is an existing one; give one of them');
+  }
+  if (props.hubBusArn && (props.resultBus || props.resultBusArn || props.resultEventBus)) {
+    throw new Error('hubBusArn takes the place of resultBus, resultBusArn and resultEventBus; give one of them');
   }
   const { enforceSince, reservedConcurrency = 0 } = props;
   if (enforceSince !== 'all' && !isDay(enforceSince)) throw new Error(`enforceSince is ${JSON.stringify(enforceSince)}; there is no such day`);

@@ -99,6 +99,7 @@ describe('conditions decide which resources there are', () => {
       { resultEmail: 'security@example.com', resultBusArn: 'arn:aws:events:us-east-1:444455556666:event-bus/all' },
       [...byDefault, 'UnpublishedAlarm'],
     ],
+    [{ hubBusArn: 'arn:aws:events:eu-west-1:444455556666:event-bus/hub' }, [...byDefault, 'AlarmStateRole', 'AlarmStateRule', 'UnpublishedAlarm']],
     [{ watchRefusals: '1' }, [...byDefault, 'RefusingCallsAlarm']],
     [{ resultBus: 'security' }, [...byDefault, ...results]],
     [{ resultBus: 'security', resultEmail: 'security@example.com' }, [...byDefault, ...results, 'ResultSubscription']],
@@ -147,6 +148,7 @@ describe('the template is included as it is', () => {
     { exemptionTag: '', enforceSince: '2026-11-02', graceDays: 14, sweepLimit: 100, watchRefusals: '1', resultBus: 'security', resultEmail: 'security@example.com' },
     { mode: 'observe', dashboard: false, sweep: false, xRay: true, reservedConcurrency: 5, alarmEmail: 'security@example.com' },
     { kmsKeyArn: 'arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab', resultBusArn: 'arn:aws:events:us-east-1:444455556666:event-bus/all' },
+    { hubBusArn: 'arn:aws:events:eu-west-1:444455556666:event-bus/hub' },
   ])('with %j', (props) => {
     const values = valuesOf(template, props);
     const expected = substituted(settled(template, values).Resources, values);

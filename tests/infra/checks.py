@@ -219,7 +219,8 @@ def every_queue_and_topic_admits_only_these_rules(resources):
         arn = f"${{{name}.Arn}}"
         for target in rule["Properties"]["Targets"]:
             to_function = target["Arn"] == "${Function.Arn}"
-            if arn not in (invoking if to_function else admitted.get(target["Arn"], ())):
+            # Where a role delivers, it is the role that must be allowed.
+            if "RoleArn" not in target and arn not in (invoking if to_function else admitted.get(target["Arn"], ())):
                 yield f"{name} is not admitted at {target['Arn']}"
             if arn not in admitted.get(target.get("DeadLetterConfig", {}).get("Arn"), ()):
                 yield f"{name} is not admitted at its dead-letter queue"
@@ -283,6 +284,39 @@ def messages_are_for_people(resources):
                 yield f"a message has stray quotes: {line}"
 
 
+# On, and off again: a new alarm has no data, which is no news.
+ON_AND_OFF_AGAIN = [{"state": {"value": ["ALARM"]}}, {"state": {"value": ["OK"]}, "previousState": {"value": ["ALARM"]}}]
+ALARMS_OF_THE_STACK = "arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}:alarm:${AWS::StackName}-"
+RULES_OF_THE_ACCOUNT = {
+    "StringEquals": {"aws:SourceAccount": "${AWS::AccountId}"},
+    "ArnLike": {"aws:SourceArn": "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:rule/*"},
+}
+
+
+def only_this_stacks_alarms_go_to_the_hub(resources):
+    """And to nothing but the bus that results go to, in the name of a role that can do nothing else."""
+    if "AlarmStateRule" not in resources:
+        return
+    bus = properties(resources, "Function")["Environment"]["Variables"]["IMDS_RESULT_BUS"]
+    expected = {
+        "source": ["aws.cloudwatch"],
+        "detail-type": ["CloudWatch Alarm State Change"],
+        "resources": [{"prefix": ALARMS_OF_THE_STACK}],
+        "detail": {"configuration": {"description": [{"prefix": "imds-enforcer - "}]}, "$or": ON_AND_OFF_AGAIN},
+    }
+    rule, role = properties(resources, "AlarmStateRule"), properties(resources, "AlarmStateRole")
+    if rule["EventPattern"] != expected:
+        yield f"the hub gets {rule['EventPattern']}"
+    if [(it["Arn"], it.get("RoleArn")) for it in rule["Targets"]] != [(bus, "${AlarmStateRole.Arn}")]:
+        yield f"states of alarms go to {rule['Targets']}, and results to {bus}"
+    allowed = [(it["Effect"], it["Action"], it["Resource"]) for it in statements(resources["AlarmStateRole"])]
+    if allowed != [("Allow", "events:PutEvents", bus)]:
+        yield f"the role of AlarmStateRule may do {allowed}"
+    trusted = [(it["Principal"], it.get("Condition")) for it in role["AssumeRolePolicyDocument"]["Statement"]]
+    if trusted != [({"Service": "events.amazonaws.com"}, RULES_OF_THE_ACCOUNT)]:
+        yield f"the role of AlarmStateRule trusts {trusted}"
+
+
 CHECKS = [
     the_role_may_do_what_the_code_calls_and_nothing_else,
     the_role_sends_to_the_queue_of_launches_alone,
@@ -299,6 +333,7 @@ CHECKS = [
     alarms_are_alike,
     a_fault_that_lasts_is_told_once,
     messages_are_for_people,
+    only_this_stacks_alarms_go_to_the_hub,
     guard,
 ]
 
@@ -354,10 +389,26 @@ def a_reservation_is_more_than_the_queue_takes(template):
         yield f"ReservedConcurrency may be no more than the {taken} executions of the queue"
 
 
+def results_go_one_way(template):
+    """A hub's bus leaves no place for another."""
+    rule = template.get("Rules", {}).get("ResultsGoOneWay", {"Assertions": []})
+    for asserted in (it["Assert"] for it in rule["Assertions"]):
+        refused = {"Fn::Or": [empty("HubBusArn"), {"Fn::And": [empty("ResultBus"), empty("ResultBusArn")]}]}
+        if asserted != refused:
+            yield f"beside HubBusArn it is asserted that {asserted}"
+    if not rule["Assertions"]:
+        yield "HubBusArn may be given with ResultBus or ResultBusArn"
+
+
+def empty(parameter):
+    return {"Fn::Equals": [{"Ref": parameter}, ""]}
+
+
 CHECKS_OF_PARAMETERS = [
     whoever_deploys_says_since_when,
     an_alarm_lasts_until_the_next_sweep,
     a_reservation_is_more_than_the_queue_takes,
+    results_go_one_way,
 ]
 
 

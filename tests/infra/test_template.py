@@ -9,6 +9,7 @@ import sys
 
 import checks
 import package
+import parameters
 import pytest
 import sam
 import template as templates
@@ -27,6 +28,8 @@ def test_sam_validates_it():
 TOPIC = "arn:aws:sns:us-east-1:111122223333:security"
 KEY = "arn:aws:kms:us-east-1:111122223333:key/1"
 BOUNDARY = "arn:aws:iam::111122223333:policy/boundary"
+
+HUB = "arn:aws:events:eu-west-1:444455556666:event-bus/imds-enforcer-hub"
 
 # What a deployment must say.
 DEFAULT = {"EnforceSince": "all"}
@@ -61,6 +64,8 @@ def test_nothing_is_wrong_with_it(parameters):
         {"WatchRefusals": "24"},
         {"GraceDays": 14},
         {"ResultBusArn": "arn:aws:events:us-east-1:444455556666:event-bus/security"},
+        {"HubBusArn": HUB},
+        {"HubBusArn": HUB, "Mode": "observe", "PermissionsBoundaryArn": BOUNDARY},
         {"KmsKeyArn": KEY},
         {"AlarmTopicArn": TOPIC, "PermissionsBoundaryArn": BOUNDARY},
         {"ApiCallEvents": "off", "StateChangeEvents": "off", "Sweep": "off"},
@@ -90,6 +95,25 @@ def test_a_bus_of_another_account_is_only_sent_to():
     assert resources["Function"]["Properties"]["Environment"]["Variables"]["IMDS_RESULT_BUS"] == bus
     [statement] = [it for it in templates.statements(resources["FunctionRole"]) if it["Action"] == "events:PutEvents"]
     assert statement["Resource"] == bus
+
+
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+def test_a_hub_gets_results_and_the_states_of_alarms(mode):
+    resources = deployed(HubBusArn=HUB, ResultEmail="security@example.com", Mode=mode)
+    assert not [name for name in resources if name.startswith("Result")]
+    assert resources["Function"]["Properties"]["Environment"]["Variables"]["IMDS_RESULT_BUS"] == HUB
+    [statement] = [it for it in templates.statements(resources["FunctionRole"]) if it["Action"] == "events:PutEvents"]
+    assert statement["Resource"] == HUB
+    assert resources["AlarmStateRule"]["Properties"]["Targets"][0]["Arn"] == HUB
+    assert not [name for name in deployed(ResultBusArn=HUB) if name.startswith("AlarmState")]
+
+
+@pytest.mark.parametrize("other", [{"ResultBus": "security"}, {"ResultBusArn": HUB}], ids=",".join)
+def test_a_hub_beside_another_bus_is_refused(other):
+    values = {**DEFAULT, "HubBusArn": HUB}
+    assert parameters.refusals(sam.raw(), values) == []
+    [refusal] = parameters.refusals(sam.raw(), {**values, **other})
+    assert "HubBusArn takes the place of ResultBus and ResultBusArn" in refusal
 
 
 def test_an_own_topic_takes_the_place_of_one_that_is_created():
@@ -257,6 +281,15 @@ SEEDED_FAULTS = {
         "messages for everything": lambda it: at(it, "ResultRule")["EventPattern"].pop("detail-type"),
         "message without its quotes": lambda it: at(it, "ResultRule")["Targets"][0]["InputTransformer"].update(InputTemplate="<what>"),
     },
+    "only_this_stacks_alarms_go_to_the_hub": {
+        "alarms of others": lambda it: at(it, "AlarmStateRule")["EventPattern"].pop("resources"),
+        "alarms of everything in the stack": lambda it: at(it, "AlarmStateRule")["EventPattern"]["detail"].pop("configuration"),
+        "new alarms, without data": lambda it: at(it, "AlarmStateRule")["EventPattern"]["detail"].pop("$or"),
+        "role that may send to any bus": lambda it: at(it, "AlarmStateRole")["Policies"][0]["PolicyDocument"]["Statement"][0].update(Resource="*"),
+        "role that may do more": lambda it: at(it, "AlarmStateRole")["Policies"][0]["PolicyDocument"]["Statement"][0].update(Action="events:*"),
+        "role for the rules of any account": lambda it: at(it, "AlarmStateRole")["AssumeRolePolicyDocument"]["Statement"][0].pop("Condition"),
+        "states of alarms to another bus": lambda it: at(it, "AlarmStateRule")["Targets"][0].update(Arn={"Ref": "ResultBusArn"}),
+    },
     "what_fails_is_tried_again": {
         "failures of the function tried once": lambda it: at(it, "Function")["EventInvokeConfig"].update(MaximumRetryAttempts=0),
         "failures of the function tried as Lambda likes": lambda it: at(it, "Function").pop("EventInvokeConfig"),
@@ -294,7 +327,8 @@ def test_a_seeded_fault_is_found_by_its_check(check, fault):
         assert any(it.startswith(f"{check}: ") for it in checks.lint(template))
     else:
         [found_by] = [it for it in checks.CHECKS if it.__name__ == check]
-        assert list(found_by(templates.resources(template, **EVERYTHING))), f"{check} does not find: {fault}"
+        parameters = DEFAULT | {"HubBusArn": HUB} if "hub" in check else EVERYTHING
+        assert list(found_by(templates.resources(template, **parameters))), f"{check} does not find: {fault}"
 
 
 def test_every_check_finds_a_seeded_fault():
@@ -317,6 +351,10 @@ SEEDED_FAULTS_OF_PARAMETERS = {
         "no rule of reservations": lambda it: it.pop("Rules"),
         "reservation of two": lambda it: it["Rules"]["ReservedConcurrencyIsEnough"]["Assertions"][0]["Assert"]["Fn::Not"][0]["Fn::Contains"][0].remove("2"),
         "queue that takes more than the rule says": lambda it: at(it["Resources"], "LaunchSource")["ScalingConfig"].update(MaximumConcurrency=3),
+    },
+    "results_go_one_way": {
+        "hub beside another bus": lambda it: it["Rules"].pop("ResultsGoOneWay"),
+        "hub beside a bus of an ARN": lambda it: it["Rules"]["ResultsGoOneWay"]["Assertions"][0]["Assert"]["Fn::Or"][1]["Fn::And"].pop(),
     },
     "an_alarm_lasts_until_the_next_sweep": {
         "alarm within the schedule's period": lambda it: it["Parameters"]["SweepAlarmHours"].update(MinValue=1),
@@ -371,6 +409,7 @@ def test_what_a_deployment_says_reaches_the_function():
         ({}, set()),
         ({"ResultBus": "security"}, {"UnpublishedAlarm"}),
         ({"ResultBusArn": "arn:aws:events:us-east-1:444455556666:event-bus/security"}, {"UnpublishedAlarm"}),
+        ({"HubBusArn": HUB}, {"UnpublishedAlarm"}),
         ({"WatchRefusals": "24"}, {"RefusingCallsAlarm"}),
     ],
     ids=lambda it: ",".join(it) if isinstance(it, dict) else "",
