@@ -96,11 +96,10 @@ deploy: rust $(VENV)/installed ## Build and deploy the stack with SAM, which ask
 	cd infra && ../$(VENV)/bin/sam deploy --guided --config-file "$$PWD/samconfig.toml"
 
 .PHONY: organization
-organization: $(VENV)/installed ## Publish function and template for an organization: ORGANIZATION=o-… REGIONS=us-east-1,…
-	@[[ -n "$(ORGANIZATION)" && -n "$(REGIONS)" ]] || { echo "name the organization and the Regions: make organization ORGANIZATION=o-a1b2c3d4e5 REGIONS=us-east-1,eu-central-1" >&2; exit 1; }
+organization: rust $(VENV)/installed ## Publish and deploy the organization's stack set: OrganizationId=o-… OrganizationalUnitIds=ou-… Regions=us-east-1,…
 	@$(VENV)/bin/python infra/deploy/account.py
 	$(MAKE) package
-	$(VENV)/bin/python infra/deploy/organization.py "$(ORGANIZATION)" "$(REGIONS)" target/imds-enforcer.zip
+	@$(VENV)/bin/python infra/deploy/organization.py target/imds-enforcer.zip
 
 .PHONY: hub
 hub: $(VENV)/installed ## Deploy the hub of an organization: OrganizationId=o-… AlarmEmail=… ResultEmail=… Region=…

@@ -60,8 +60,16 @@ class Resolver:
         return re.sub(r"\$\{([^}]+)\}", lambda it: self.values.get(it[1], it[0]), text)
 
     def fn_join(self, argument):
-        separator, parts = argument
-        return separator.join(self.resolve(part) for part in parts)
+        separator, parts = map(self.resolve, argument)
+        return separator.join(str(part) for part in parts)
+
+    def fn_split(self, argument):
+        separator, text = map(self.resolve, argument)
+        return text.split(separator)
+
+    def fn_select(self, argument):
+        index, members = map(self.resolve, argument)
+        return members[int(index)]
 
     def fn_equals(self, pair):
         left, right = (str(self.resolve(side)) for side in pair)
