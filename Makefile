@@ -84,16 +84,14 @@ LAMBDA_BUILD = PATH="$$PWD/$(VENV)/bin:$$PATH" cargo lambda build --release --lo
 
 .PHONY: package
 package: rust $(VENV)/installed ## Build the zip for Lambda, which needs glibc 2.26 to run, and its template, for ARCHITECTURE=x86_64 or arm64
+	@$(VENV)/bin/python infra/deploy/build.py $(ARCHITECTURE)
 	$(LAMBDA_BUILD) --bin imds-enforcer
 	@$(VENV)/bin/python infra/deploy/package.py target/lambda/imds-enforcer target/imds-enforcer.zip $(ARCHITECTURE)
 	@$(VENV)/bin/python infra/deploy/sam.py target/imds-enforcer.zip target/template.json
 
 .PHONY: deploy
-deploy: rust $(VENV)/installed ## Build and deploy the stack with SAM, which asks for every parameter, and offers to enforce since today
-	@$(VENV)/bin/python infra/deploy/account.py
-	$(MAKE) package
-	@$(VENV)/bin/python infra/deploy/sam.py target/imds-enforcer.zip target/template.json "$$(date -u +%F)"
-	cd infra && ../$(VENV)/bin/sam deploy --guided --config-file "$$PWD/samconfig.toml"
+deploy: rust $(VENV)/installed ## Build and deploy the stack: AlarmEmail=… Mode=observe, or any other parameter, Regions=us-east-1,…
+	@$(VENV)/bin/python infra/deploy/deploy.py
 
 .PHONY: organization
 organization: rust $(VENV)/installed ## Publish and deploy the organization's stack set: OrganizationId=o-… OrganizationalUnitIds=ou-… Regions=us-east-1,…
@@ -106,9 +104,8 @@ hub: $(VENV)/installed ## Deploy the hub of an organization: OrganizationId=o-�
 	@$(VENV)/bin/python infra/deploy/hub.py
 
 .PHONY: destroy
-destroy: $(VENV)/installed ## Delete the stack; its log and its dead-letter queue stay
-	@$(VENV)/bin/python infra/deploy/account.py
-	cd infra && ../$(VENV)/bin/sam delete
+destroy: $(VENV)/installed ## Delete the stack, in Regions=us-east-1,…; its log and its dead-letter queue stay
+	@$(VENV)/bin/python infra/deploy/destroy.py
 
 # What cargo fuzz passes to rustc; the address sanitizer, which needs a nightly one, is not among it.
 FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 \

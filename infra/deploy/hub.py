@@ -1,86 +1,78 @@
-"""Deploys the hub, and says what its members need to know of it.
+"""Deploys the hub: shows what would change, asks once, and says what its members need to know of it.
 
-    make hub OrganizationId=o-a1b2c3d4e5 AlarmEmail=security@example.com
+    make hub OrganizationId=o-… AlarmEmail=… ResultEmail=… [NAME=VALUE …] [Region=…] [StackName=…] [YES=1]
 
-It knows infra/hub.yaml, and the words of make's command line. It changes no member, and keeps every
-parameter that is not named.
+It changes no member. What was not named keeps the value that the stack has.
 """
 
-import os
 import pathlib
 import sys
 
-import account
-import boto3
+import command
 import parameters
-import stack
 from samcli.yamlhelper import yaml_parse
+from stack import Failed, Stack, confirmed
 
 TEMPLATE = pathlib.Path(__file__).parents[1] / "hub.yaml"
-# Words beside the template's parameters.
-REGION, NAME = "Region", "StackName"
+NAME = "imds-enforcer-hub"
 
 
-def chosen(words):
-    """Region, name of the stack and values of parameters, as the words say."""
-    try:
-        values = parameters.given(words)
-    except parameters.Unreadable as error:
-        sys.exit(str(error))
-    return values.pop(REGION, None), values.pop(NAME, None) or "imds-enforcer-hub", values
+def refusals(own, template, given):
+    """What can be refused without a call: a stack may have what is not given."""
+    several = ["a hub is one stack in one Region: give Region in place of Regions"] if "," in own.get("Regions", "") else []
+    return parameters.refusals(template, given, kept=template["Parameters"], reserved=command.RESERVED) + several
 
 
-def checked(values, current):
-    """Ends with all that the template would refuse."""
-    kept = current["parameters"] if current else ()
-    if refused := parameters.refusals(yaml_parse(TEMPLATE.read_text()), values, kept, {REGION, NAME}):
-        sys.exit("\n".join(refused))
+def planned(hub, template, given):
+    """What the stack is now; ends with all that stands against a change."""
+    current = hub.current()
+    against = command.foreign(current, hub.name) or list(filter(None, [hub.obstacle(current)]))
+    command.refuse(against or parameters.refusals(template, given, kept=current["parameters"] if current else ()))
+    return current
 
 
 def show(change):
     for action, logical_id, kind, replacement in change.rows():
-        print(f"{action:<8}{logical_id:<24}{kind}{', is replaced' if replacement == 'True' else ''}")
+        print(f"  {action:<8} {logical_id:<24} {kind}{' (replaced)' if replacement == 'True' else ''}")
 
 
-def deploy(hub, values):
-    """Shows what would change, asks once, and deploys."""
-    change = hub.change(TEMPLATE.read_text(), values, ["CAPABILITY_IAM"])
+def carry_out(hub, given):
+    """Deploys what somebody agreed to."""
+    change = hub.change(TEMPLATE.read_text(), given, ["CAPABILITY_IAM"])
     if change is None:
-        print("nothing would change")
+        print("  nothing to change")
         return
     show(change)
     agreed = False
     try:
-        agreed = stack.confirmed("Deploy this?")
+        agreed = confirmed(f"\nDeploy {hub.name} to {hub.region}?")
     finally:
         if not agreed:
             change.discard()
     if not agreed:
-        sys.exit("nothing was changed")
+        sys.exit("nothing was deployed")
     change.execute()
 
 
-def tell(outputs):
-    arn = outputs["HubBusArn"]
-    print(f"\nHubBusArn {arn}\nConfirm the subscriptions by the links in the mails. Members send to the hub after one of\n")
+def tell(arn):
+    print(f"\nHubBusArn={arn}\nConfirm the subscriptions by the links in the mails. Members send to the hub after one of\n")
     print(f"  make deploy HubBusArn={arn}\n  make organization HubBusArn={arn}\n\neach with the other words that it needs.")
 
 
-def main(words):
-    session = boto3.Session()
-    given, name, values = chosen(words)
-    region = given or account.region_of(session) or sys.exit(account.NO_REGION)
-    number, arn = account.caller(session, region)
-    hub = stack.Stack(session, region, name)
-    current = hub.current()
-    checked(values, current)
-    print(f"{'update' if current else 'create'} {name} in account {number}, Region {region}, as {arn}")
+def main():
+    own, given = command.typed()
+    template = yaml_parse(TEMPLATE.read_text())
+    target = command.target({**own, "StackName": own.get("StackName") or NAME}, refusals(own, template, given))
+    print(target)
+    hub = Stack(target.session, target.regions[0], target.stack_name)
+    current = planned(hub, template, given)
+    print(f"\nstack {hub.name}: {'update' if current else 'first deployment'}")
     try:
-        deploy(hub, values)
-    except stack.Failed as error:
-        sys.exit(str(error))
-    tell(hub.current()["outputs"])
+        carry_out(hub, given)
+    except Failed as failure:
+        command.refuse([str(failure)])
+    tell(hub.current()["outputs"]["HubBusArn"])
 
 
 if __name__ == "__main__":
-    main(parameters.of_make(os.environ.get("MAKEFLAGS", "")))
+    main()

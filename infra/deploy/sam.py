@@ -1,9 +1,8 @@
 """The SAM template: as it is written, as it goes with a package, and as plain CloudFormation.
 
-    sam.py ZIP TEMPLATE [DAY]
+    sam.py ZIP TEMPLATE
 
-writes the template that goes with a zip, for the same folder. The template as it is written has no
-default for EnforceSince; with a day, that day is what a deployment offers.
+writes the template that goes with a zip, for the same folder.
 """
 
 import copy
@@ -30,8 +29,8 @@ def raw():
     return yaml_parse(TEMPLATE.read_text())
 
 
-def of_package(zipped, day=None):
-    """The template that CloudFormation takes for the architecture of a zip alone, and which offers a day to enforce since."""
+def of_package(zipped):
+    """The template that CloudFormation takes for the architecture of a zip alone."""
     template, architecture = raw(), package.architecture(zipped)
     [other] = set(package.MACHINES.values()) - {architecture}
     template["Parameters"]["Architecture"] |= {
@@ -39,8 +38,6 @@ def of_package(zipped, day=None):
         "Default": architecture,
         "ConstraintDescription": f"must be {architecture}, which this package was built for: answer {architecture}, or build with ARCHITECTURE={other}",
     }
-    if day:
-        template["Parameters"]["EnforceSince"]["Default"] = day
     return template
 
 
@@ -53,8 +50,8 @@ def transformed(template=None, code_uri="s3://amzn-s3-demo-bucket/function.zip")
     return plain
 
 
-def main(zip_name, template_name, day=None):
-    template = of_package(pathlib.Path(zip_name).read_bytes(), day)
+def main(zip_name, template_name):
+    template = of_package(pathlib.Path(zip_name).read_bytes())
     pathlib.Path(template_name).write_text(json.dumps(template, indent=2))
 
 

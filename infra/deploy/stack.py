@@ -57,6 +57,7 @@ class Stack:
             "id": found["StackId"],
             "status": found["StackStatus"],
             "created": found["CreationTime"].date(),
+            "description": found.get("Description", ""),
             "parameters": {it["ParameterKey"]: it.get("ParameterValue", "") for it in found.get("Parameters", [])},
             "outputs": {it["OutputKey"]: it["OutputValue"] for it in found.get("Outputs", [])},
         }

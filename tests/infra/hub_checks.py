@@ -213,12 +213,19 @@ def the_dashboard_asks_for_fields_that_lines_have(resources):
     widgets = json.loads(properties(resources, "Board")["DashboardBody"])["widgets"]
     for query in (it["properties"]["query"] for it in widgets if it["type"] == "log"):
         made = set(re.findall(r" as (\w+)", query))
-        asked = re.findall(r"(?:latest|sum|max)\((@?\w+)\)", query) + re.findall(r"filter (\w+) ", query)
+        asked = re.findall(r"(?:latest|sum|max|count_distinct)\((@?\w+)\)", query) + re.findall(r"filter (\w+) ", query)
         asked += [it for part in re.findall(r"(?: by |fields |sort )([@\w, ]+)", query) for it in re.findall(r"@?\w+", part)]
         for field in set(asked) - written - made - {"asc", "desc", "as"}:
             yield f"no line has {field}: {query}"
         if not set(re.findall(r'line = "(\w+)"', query)) <= kinds:
             yield f"there are only lines of {kinds}: {query}"
+
+
+def what_was_said_outlives_the_stack(resources):
+    for name in ("LogGroup", "LogStream", "DeadLetterQueue"):
+        policies = [resources[name].get(key) for key in ("DeletionPolicy", "UpdateReplacePolicy")]
+        if policies != ["RetainExceptOnCreate", "Retain"]:
+            yield f"{name} goes with the stack: {policies}"
 
 
 CHECKS = [
@@ -233,6 +240,7 @@ CHECKS = [
     the_alarm_is_on_what_the_watch_counts,
     lines_are_made_of_fields_that_results_have,
     the_dashboard_asks_for_fields_that_lines_have,
+    what_was_said_outlives_the_stack,
     guard,
 ]
 

@@ -15,12 +15,12 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 
 import boto3
-import hub as command
+import hub as hub_command
 import pytest
 import sam
 import stack as stacks
 from botocore.config import Config
-from conftest import KEYS, MINISTACK, NO_FILES, PATIENCE_SECONDS, eventually, free_port, run, serving
+from conftest import BIN, KEYS, MINISTACK, NO_FILES, PATIENCE_SECONDS, eventually, free_port, run, serving
 from samcli.yamlhelper import yaml_parse
 from template import ROOT
 
@@ -270,8 +270,40 @@ def test_a_result_is_a_line_of_the_log(accounts, hub, members, local_ec2):
     invoke(accounts, members, REGIONS[0], launch(instance_id))
     [line] = eventually(lambda: [it for it in lines(accounts, hub, "result") if it["instance_id"] == instance_id], "its line is there")
     assert (line["account"], line["region"], line["result"]) == (MEMBER, REGIONS[0], "IMDS Tokens Required")
+    assert line["result_id"].endswith(f"/{instance_id}/enforced")
     assert (line["outcome"], line["kind"]) == ("enforced", "auto_scaling_group")
     assert line["who"].startswith("arn:aws:sts::111122223333:assumed-role/ci-deployer/")
+
+
+@pytest.fixture
+def faulty(accounts, hub):
+    """Makes a state machine like one of the hub's, with a text of its definition replaced."""
+    client, made = accounts("stepfunctions"), []
+
+    def machine(output, old, new):
+        like = client.describe_state_machine(stateMachineArn=hub[output])
+        assert old in like["definition"]
+        definition = like["definition"].replace(old, new)
+        made.append(client.create_state_machine(name=f"faulty-{output}", definition=definition, roleArn=like["roleArn"])["stateMachineArn"])
+        return made[-1]
+
+    yield machine
+    for arn in made:
+        client.delete_state_machine(stateMachineArn=arn)
+
+
+def test_a_record_that_moves_the_last_digest_back_would_be_found(accounts, hub, faulty):
+    record = faulty("RecordArn", "attribute_not_exists(#last) OR #last < :last", "attribute_not_exists(#last) OR #last <> :last")
+    for time in (now(hours=1), now(hours=5)):
+        executed(accounts, record, json.dumps(digest(time, region="af-south-1")))
+    assert abs(int(member_of(accounts, hub, "af-south-1")["last"]["N"]) - seconds(hours=5)) < 600
+
+
+def test_a_watch_that_forgets_nobody_would_be_found(accounts, hub, faulty, nobody):
+    before, _ = watched(accounts, hub)
+    put_member(accounts, hub, "me-south-1", seconds(days=31), ttl=seconds(days=1))
+    executed(accounts, faulty("WatchArn", " AND #ttl > :now", " AND #ttl <> :now"))
+    assert watched(accounts, hub)[0] == before + 1
 
 
 @pytest.fixture
@@ -321,6 +353,20 @@ def test_who_is_forgotten_is_not_silent_although_dynamodb_deletes_late(accounts,
     put_member(accounts, hub, "me-south-1", seconds(days=31), ttl=seconds(days=1))
     assert watched(accounts, hub)[0] == before
     assert not [it for it in inboxes.messages("AlarmTopicArn") if "me-south-1" in it]
+
+
+def test_a_member_is_forgotten_by_the_manuals_commands(accounts, hub, nobody):
+    section = (ROOT / "infra/README.md").read_text().split("### Silence\n")[1].split("### ")[0]
+    listing, forgetting = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+    before, _ = watched(accounts, hub)
+    put_member(accounts, hub, "eu-central-1", seconds(hours=9))
+    variables = {"AWS_ENDPOINT_URL": accounts.endpoint, "AWS_ACCESS_KEY_ID": SECURITY, "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
+    environment = os.environ | variables | NO_FILES | {"AWS_DEFAULT_REGION": HOME, "AWS_REGION": HOME, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    script = ["bash", "-eu", "-c", listing + forgetting + listing]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == [f"{MEMBER}/eu-central-1"]
+    assert watched(accounts, hub)[0] == before
 
 
 # As AWS documents it, with the names of an alarm of ours.
@@ -412,7 +458,10 @@ def place(accounts, monkeypatch, tmp_path):
     for name, value in {**variables, **NO_FILES, "AWS_REGION": "eu-north-1"}.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "hub.yaml").write_text(text_of(yaml_parse(TEMPLATE.read_text())))
-    monkeypatch.setattr(command, "TEMPLATE", tmp_path / "hub.yaml")
+    monkeypatch.setattr(hub_command, "TEMPLATE", tmp_path / "hub.yaml")
+    # The emulator forgets the description of a stack that a change set created.
+    described, description = stacks.Stack.current, yaml_parse(TEMPLATE.read_text())["Description"]
+    monkeypatch.setattr(stacks.Stack, "current", lambda it: (found := described(it)) and {**found, "description": description})
     return accounts("cloudformation", SECURITY, "eu-north-1")
 
 
@@ -421,37 +470,48 @@ def parameters_of(place):
     return {it["ParameterKey"]: it["ParameterValue"] for it in stack["Parameters"]}
 
 
+def run_command(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["hub.py", *words])
+    hub_command.main()
+
+
 def test_the_command_asks_before_it_deploys_and_keeps_what_is_not_named(place, monkeypatch, capsys):
     words = [f"OrganizationId={ORGANIZATION}", "AlarmEmail=security@example.com"]
     with pytest.raises(SystemExit, match="nothing was changed: there is no terminal to ask on"):
-        command.main(words)
+        run_command(monkeypatch, *words)
     assert not [it for it in place.describe_stacks()["Stacks"] if it["StackStatus"] != "DELETE_COMPLETE"]
-    assert f"create imds-enforcer-hub in account {SECURITY}, Region eu-north-1, as arn:" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"account {SECURITY}, Region eu-north-1, as arn:" in shown
+    assert "stack imds-enforcer-hub: first deployment" in shown
 
     monkeypatch.setenv("YES", "1")
-    command.main(words)
+    run_command(monkeypatch, *words)
     arn = f"arn:aws:events:eu-north-1:{SECURITY}:event-bus/imds-enforcer-hub"
     shown = capsys.readouterr().out
-    assert "Add     Members                 AWS::DynamoDB::Table\n" in shown
-    assert f"make deploy HubBusArn={arn}" in shown
+    assert "  Add      Members                  AWS::DynamoDB::Table\n" in shown
+    assert f"\nHubBusArn={arn}\n" in shown and f"  make deploy HubBusArn={arn}\n" in shown
 
-    command.main(["SilenceHours=5"])
-    assert "update imds-enforcer-hub" in capsys.readouterr().out
+    run_command(monkeypatch, "SilenceHours=5")
+    assert "stack imds-enforcer-hub: update" in capsys.readouterr().out
     found = parameters_of(place)
     assert (found["SilenceHours"], found["OrganizationId"], found["AlarmEmail"]) == ("5", ORGANIZATION, "security@example.com")
 
 
-def test_the_command_refuses_what_the_template_would_refuse(place):
-    values = ["SilenceHour=5", "ForgetDays=1", "AlarmEmail=nobody"]
-    make = ["make", "hub", *values, "Region=eu-central-2"]
-    done = subprocess.run(make, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
+def refused(*words):
+    """What make hub says to words that it refuses."""
+    done = subprocess.run(["make", "hub", *words], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
+    return done.stderr
+
+
+def test_the_command_refuses_what_the_template_would_refuse(place):
+    said = refused("SilenceHour=5", "ForgetDays=1", "AlarmEmail=nobody", "Regions=eu-central-1,us-east-1")
     for refusal in [
         "SilenceHour is unknown; did you mean SilenceHours?",
         'ForgetDays is "1"; it must be a number from 8 to 365',
         'AlarmEmail is "nobody"; it must be an e-mail address or empty',
-        "OrganizationId is missing; it must be the id of an organization, such as o-a1b2c3d4e5",
+        "a hub is one stack in one Region: give Region in place of Regions",
     ]:
-        assert refusal in done.stderr
-    with pytest.raises(SystemExit, match="write NAME=VALUE"):
-        command.main(["o-a1b2c3d4e5"])
+        assert refusal in said
+    said = refused("AlarmEmail=security@example.com", "Region=eu-west-3")
+    assert "OrganizationId is missing; it must be the id of an organization, such as o-a1b2c3d4e5" in said

@@ -149,10 +149,15 @@ SEEDED_FAULTS = {
         "lines that there are not": lambda it: replaced(at(it, "Board")["DashboardBody"], "Fn::Sub", 'line = \\"cause\\"', 'line = \\"causes\\"'),
         "line without what is left": lambda it: replaced(state(it, "Record", "WriteDigest")["Arguments"], "LogEvents", '"left_over": ', '"leftover": '),
     },
+    "what_was_said_outlives_the_stack": {
+        "lines deleted with the stack": lambda it: it["LogStream"].pop("DeletionPolicy"),
+        "log deleted by a replacement": lambda it: it["LogGroup"].pop("UpdateReplacePolicy"),
+        "undelivered events deleted with the stack": lambda it: it["DeadLetterQueue"].update(DeletionPolicy="Delete"),
+    },
     "guard": {
         "log kept for ever": lambda it: at(it, "LogGroup").pop("RetentionInDays"),
         "queue not encrypted": lambda it: at(it, "DeadLetterQueue").pop("SqsManagedSseEnabled"),
-        "dead letters deleted with the stack": lambda it: it["DeadLetterQueue"].pop("DeletionPolicy"),
+        "nobody thought of dead letters": lambda it: it["DeadLetterQueue"].pop("DeletionPolicy"),
     },
 }
 
