@@ -87,7 +87,7 @@ package: rust $(VENV)/installed ## Build the zip for Lambda, which needs glibc 2
 	@$(VENV)/bin/python infra/deploy/build.py $(ARCHITECTURE)
 	$(LAMBDA_BUILD) --bin imds-enforcer
 	@$(VENV)/bin/python infra/deploy/package.py target/lambda/imds-enforcer target/imds-enforcer.zip $(ARCHITECTURE)
-	@$(VENV)/bin/python infra/deploy/sam.py target/imds-enforcer.zip target/template.json
+	@$(VENV)/bin/python infra/deploy/sam.py target/imds-enforcer.zip target/template.json target/cloudformation.json
 
 .PHONY: deploy
 deploy: rust $(VENV)/installed ## Build and deploy the stack: AlarmEmail=… Mode=observe, or any other parameter, Regions=us-east-1,…
@@ -95,9 +95,7 @@ deploy: rust $(VENV)/installed ## Build and deploy the stack: AlarmEmail=… Mod
 
 .PHONY: organization
 organization: rust $(VENV)/installed ## Publish and deploy the organization's stack set: OrganizationId=o-… OrganizationalUnitIds=ou-… Regions=us-east-1,…
-	@$(VENV)/bin/python infra/deploy/account.py
-	$(MAKE) package
-	@$(VENV)/bin/python infra/deploy/organization.py target/imds-enforcer.zip
+	@$(VENV)/bin/python infra/deploy/organization.py
 
 .PHONY: hub
 hub: $(VENV)/installed ## Deploy the hub of an organization: OrganizationId=o-… AlarmEmail=… ResultEmail=… Region=…

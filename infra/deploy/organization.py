@@ -6,21 +6,20 @@ transformed here. Each bucket's name has a part that nobody can guess, each call
 must own the bucket, and the template names the version of the zip in each Region: what another account
 puts where this one looks is never deployed. It deletes no bucket.
 
-    organization.py ZIP NAME=VALUE…
+    make organization NAME=VALUE … [Regions=…,…] [Region=…] [StackName=…] [PublishOnly=yes] [YES=1]
 """
 
 import datetime
 import hashlib
 import json
-import os
 import pathlib
 import re
 import secrets
 import sys
 
-import boto3
+import build
+import command
 import key as keys
-import package as packages
 import parameters
 import sam
 from botocore.exceptions import BotoCoreError, ClientError
@@ -36,7 +35,9 @@ OPTIONS = {
         "Type": "String",
         "AllowedPattern": "o-[a-z0-9]{10,32}",
         "ConstraintDescription": "must be an organization's id, such as o-a1b2c3d4e5",
+        "Default": "",
     },
+    "Architecture": {"Type": "String", "AllowedValues": ["x86_64", "arm64"], "Default": "x86_64"},
     "PublishOnly": {"Type": "String", "AllowedValues": ["yes", "no"], "Default": "no"},
 }
 OWN = {"TemplateUrl", "PublishedRegions"}
@@ -151,65 +152,88 @@ def stated():
     """The template of the stack set, with the options of this command as if they were its parameters."""
     template = yaml_parse(TEMPLATE.read_text())
     shown = {name: it for name, it in template["Parameters"].items() if name not in OWN}
-    return {**template, "Parameters": {**shown, **OPTIONS}, "Rules": {}}
+    return {**template, "Parameters": {**shown, **OPTIONS}, "Rules": {name: it for name, it in template["Rules"].items() if not OWN & parameters.references(it)}}
 
 
-def settled(values, current, today):
+def settled(given, current, today):
     """What is deployed: a first deployment enforces since today, later ones keep what the stack has."""
-    first = {} if current else {"EnforceSince": str(today), "Regions": "us-east-1"}
-    return {**first, **(current["parameters"] if current else {}), **values}
+    kept = current["parameters"] if current else {"EnforceSince": str(today), "Regions": "us-east-1"}
+    return {**{name: value for name, value in kept.items() if name not in OWN}, **given}
 
 
-def key_refusals(session, account, regions, key_arn):
-    """What is wrong with a key in each Region, as far as this account can see it."""
-    return [it for region in regions for it in keys.refusals(session, region, account, key_arn)] if key_arn else []
-
-
-def main(zip_name, words):
-    values = parameters.given(words)
-    session = boto3.Session()
-    stack = Stack(session, session.region_name, os.environ.get("StackName", NAME))
+def wanted_of(stack, given, publish_only):
+    """What the stack set is to have; ends with all that stands against it."""
     current = stack.current()
-    options = {name: values.pop(name, stated()["Parameters"][name].get("Default", "")) for name in OPTIONS}
-    wanted = settled(values, current, datetime.datetime.now(datetime.UTC).date())
-    if options["PublishOnly"] == "yes":
-        wanted.setdefault("OrganizationalUnitIds", "r-0000")
-    shown = {name: value for name, value in wanted.items() if name not in OWN}
-    if wrong := parameters.refusals(stated(), {**shown, **options}):
-        sys.exit("\n".join(wrong))
-    regions = [it.strip() for it in wanted["Regions"].split(",")]
-    account = session.client("sts").get_caller_identity()["Account"]
-    if wrong := key_refusals(session, account, regions, wanted.get("KmsKeyArn")):
-        sys.exit("\n".join(wrong))
-    zipped = pathlib.Path(zip_name).read_bytes()
-    url, old = publish(lambda service, region: session.client(service, region_name=region), options["OrganizationId"], regions, zipped)
-    print(f"published to {', '.join(regions)}, for {packages.architecture(zipped)}")
+    against = command.foreign(current, stack.name) or list(filter(None, [stack.obstacle(current)]))
+    values = settled(given, current, datetime.datetime.now(datetime.UTC).date())
+    kept = ["OrganizationalUnitIds"] if publish_only else []
+    command.refuse(against or parameters.refusals(stated(), values, kept=kept))
+    return values
+
+
+def key_refusals(target, regions, key_arn):
+    """What is wrong with a key in each Region, as far as this account can see it."""
+    if not key_arn:
+        return []
+    return [f"{region}: {it}" for region in regions for it in keys.refusals(target.session, region, target.account, key_arn)]
+
+
+def typed():
+    """What was typed: for the command, its options, and the parameters of the stack set, of which `Regions` is one."""
+    own, given = command.typed()
+    if "Regions" in own:
+        given["Regions"] = own.pop("Regions")
+    wrong = parameters.refusals(stated(), given, kept=stated()["Parameters"], reserved=command.RESERVED)
+    target = command.target({**own, "StackName": own.get("StackName") or NAME}, wrong)
+    options = {name: given.pop(name, it.get("Default")) for name, it in OPTIONS.items()}
+    options["OrganizationId"] = options["OrganizationId"] or keys.organization_of(target.session)
+    if not options["OrganizationId"]:
+        command.refuse(["OrganizationId is missing, and Organizations does not say it: give OrganizationId=o-…"])
+    return target, options, given
+
+
+def main():
+    target, options, given = typed()
+    print(target)
+    publish_only = options["PublishOnly"] == "yes"
+    stack = Stack(target.session, target.regions[0], target.stack_name)
+    values = wanted_of(stack, given, publish_only)
+    regions = list(dict.fromkeys(it.strip() for it in values["Regions"].split(",")))
+    command.refuse(key_refusals(target, regions, values.get("KmsKeyArn")))
+    zipped = build.packages([options["Architecture"]])[options["Architecture"]]
+    url, old = publish(lambda service, region: target.session.client(service, region_name=region), options["OrganizationId"], regions, zipped)
+    print(f"published to {', '.join(regions)}, for {options['Architecture']}")
     for name in old:
         print(f"bucket {name} is of an earlier build, and anybody can guess its name: delete it when the stack set is updated")
-    filled = {**wanted, "TemplateUrl": url, "PublishedRegions": ",".join(regions)}
-    if options["PublishOnly"] == "yes":
-        print(f"deploy infra/organization.yaml with TemplateUrl={url} PublishedRegions={filled['PublishedRegions']}")
+    filled = {"TemplateUrl": url, "PublishedRegions": ",".join(regions)}
+    if publish_only:
+        print("deploy infra/organization.yaml with", " ".join(f"{name}={value}" for name, value in filled.items()))
     else:
-        deploy(stack, filled)
+        deploy(stack, {**values, **filled})
 
 
 def deploy(stack, values):
     """Shows what would change, asks once, and changes it."""
     change = stack.change(TEMPLATE.read_text(), values)
     if change is None:
-        print(f"stack {stack.name}: nothing changes")
+        print("  nothing to change")
         return
-    for row in change.rows():
-        print("  ".join(row))
-    if not confirmed(f"deploy stack {stack.name} in {stack.region}?"):
-        change.discard()
-        sys.exit("nothing was changed")
+    for action, logical_id, kind, _ in change.rows():
+        print(f"  {action:<8} {logical_id:<24} {kind}")
+    agreed = False
+    try:
+        agreed = confirmed(f"\nDeploy {stack.name} to {stack.region}?")
+    finally:
+        if not agreed:
+            change.discard()
+    if not agreed:
+        sys.exit("nothing was deployed")
     change.execute()
-    print(f"stack {stack.name}: deployed")
+    print(f"{stack.name} is deployed; aws cloudformation list-stack-instances --stack-set-name imds-enforcer shows each account and Region")
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], parameters.of_make(os.environ.get("MAKEFLAGS", "")) or sys.argv[2:])
-    except (Refused, Failed, parameters.Unreadable, ClientError, BotoCoreError) as error:
-        sys.exit(str(error))
+        main()
+    except (Refused, Failed, ClientError, BotoCoreError) as error:
+        command.refuse([str(error)])
