@@ -2,7 +2,7 @@
  * Who may use the key that `key.yaml` makes: its policy, evaluated by a simulator of IAM for each principal
  * that must, and for strangers. It knows nothing of what the services really send: the comments there do.
  */
-import { runSimulation, type Simulation } from '@cloud-copilot/iam-simulate';
+import { runSimulation, runUnsafeSimulation, type Simulation } from '@cloud-copilot/iam-simulate';
 import { App, Stack } from 'aws-cdk-lib';
 import { CfnInclude } from 'aws-cdk-lib/cloudformation-include';
 import { fileURLToPath } from 'node:url';
@@ -45,9 +45,12 @@ async function may(document: any, { principal, action = 'kms:GenerateDataKey', c
     serviceControlPolicies: [],
     resourceControlPolicies: [],
   };
+  // The simulator leaves out an encryption context whose name has colons: there, it is told to check no names.
+  if (Object.keys(context).some((it) => it.startsWith('kms:EncryptionContext:'))) return runUnsafeSimulation(simulation, {}) === 'Allowed';
   const answer = await runSimulation(simulation, {});
   if (answer.resultType === 'error') throw new Error(JSON.stringify(answer.errors));
   if (answer.resultType !== 'single') throw new Error(`one answer was expected: ${answer.resultType}`);
+  expect(answer.result.ignoredContextKeys).toEqual([]);
   return answer.result.analysis.result === 'Allowed';
 }
 
@@ -60,7 +63,7 @@ const FROM_QUEUE = { 'kms:ViaService': 'sqs.eu-west-1.amazonaws.com' };
 const USES: [string, boolean, Use][] = [
   ['AccountByItsOwnPolicies', false, { principal: role(ACCOUNT), context: FROM_QUEUE }],
   ['Log', false, { principal: 'logs.eu-west-1.amazonaws.com', context: LOG_GROUP(ACCOUNT) }],
-  ['Log', false, { principal: 'logs.eu-west-1.amazonaws.com', action: 'kms:DescribeKey', context: LOG_GROUP(ACCOUNT) }],
+  ['Log', false, { principal: 'logs.eu-west-1.amazonaws.com', action: 'kms:ReEncryptFrom', context: LOG_GROUP(ACCOUNT) }],
   ['Events', false, { principal: 'events.amazonaws.com' }],
   ['Events', false, { principal: 'events.amazonaws.com', action: 'kms:Decrypt' }],
   ['Alarms', false, { principal: 'cloudwatch.amazonaws.com', context: { 'aws:SourceAccount': ACCOUNT } }],

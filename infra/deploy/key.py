@@ -45,7 +45,7 @@ def uses(region, account):
     return [
         Use(
             f"logs.{region}.{dns_suffix(region)}",
-            ["kms:Encrypt", "kms:Decrypt", "kms:ReEncryptFrom", "kms:ReEncryptTo", "kms:GenerateDataKey", "kms:DescribeKey"],
+            ["kms:Encrypt", "kms:Decrypt", "kms:ReEncryptFrom", "kms:ReEncryptTo", "kms:GenerateDataKey"],
             "the log group can't be created",
             {**service, "kms:encryptioncontext:aws:logs:arn": log_group},
             OF_CALLERS,

@@ -15,4 +15,5 @@ def partition(region):
 
 
 def dns_suffix(region):
-    return _session.get_component("endpoint_resolver").get_partition_dns_suffix(partition(region))
+    [outputs] = [it["outputs"] for it in _session.get_component("data_loader").load_data("partitions")["partitions"] if it["id"] == partition(region)]
+    return outputs["dnsSuffix"]
