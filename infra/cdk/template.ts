@@ -95,12 +95,7 @@ export function settled(template: SamTemplate, values: Values) {
 
 /** Whether a condition of the template holds for these values. */
 function holds(template: SamTemplate, values: Values, name: string): boolean {
-  const value = (node: any): string => {
-    if (node?.['Fn::Join']) return node['Fn::Join'][1].map(value).join(node['Fn::Join'][0]);
-    if (!node?.['Fn::Select']) return String(node?.Ref ? values[node.Ref] : node);
-    const [index, { 'Fn::Split': [separator, text] }] = node['Fn::Select'];
-    return value(text).split(separator)[index]!;
-  };
+  const value = (node: any) => String(node?.Ref ? values[node.Ref] : node);
   const evaluate = (condition: any): boolean => {
     const [[operator, operand]] = Object.entries<any>(condition) as [[string, any]];
     if (operator === 'Condition') return holds(template, values, operand);

@@ -51,6 +51,9 @@ class Refused(Exception):
 def plain_template(part, published, package):
     """The template of a package without the SAM transform, with the zip's place and version in each Region."""
     template = sam.transformed(sam.of_package(package))
+    own = yaml_parse(TEMPLATE.read_text())["Parameters"]
+    template["Parameters"] |= {name: own[name] for name in OF_EACH_STACK}
+    template["Resources"] = of_each_stack(template["Resources"])
     template["Mappings"] = {"Code": {region: {"Version": version} for region, version in published.items()}}
     template["Resources"]["Function"]["Properties"]["Code"] = {
         "S3Bucket": {"Fn::Sub": f"imds-enforcer-{part}-${{AWS::Region}}"},
@@ -58,6 +61,29 @@ def plain_template(part, published, package):
         "S3ObjectVersion": {"Fn::FindInMap": ["Code", {"Ref": "AWS::Region"}, "Version"]},
     }
     return template
+
+
+def part_of(name, index):
+    """A part of an ARN that is a parameter; the colons keep the choice within the list where it is empty."""
+    return {"Fn::Select": [index, {"Fn::Split": [":", {"Fn::Join": ["", [{"Ref": name}, ":::::"]]}]}]}
+
+
+# A stack set gives every account and Region the same value: there, `*` stands for the stack's own.
+OF_EACH_STACK = {
+    "KmsKeyArn": {"Fn::Join": [":", [{"Fn::Sub": "arn:${AWS::Partition}:kms:${AWS::Region}"}, part_of("KmsKeyArn", 4), part_of("KmsKeyArn", 5)]]},
+    "PermissionsBoundaryArn": {"Fn::Join": [":", [{"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}"}, part_of("PermissionsBoundaryArn", 5)]]},
+}
+
+
+def of_each_stack(node):
+    """Resources in which these parameters are completed by the Region and account of the stack."""
+    if isinstance(node, list):
+        return [of_each_stack(it) for it in node]
+    if not isinstance(node, dict):
+        return node
+    if node.keys() == {"Ref"} and node["Ref"] in OF_EACH_STACK:
+        return OF_EACH_STACK[node["Ref"]]
+    return {key: of_each_stack(it) for key, it in node.items()}
 
 
 def code_key(package):
