@@ -16,9 +16,9 @@ const values: Record<string, string> = {
   'AWS::Partition': 'aws', 'AWS::Region': 'eu-west-1', 'AWS::AccountId': ACCOUNT, 'AWS::URLSuffix': 'amazonaws.com', OrganizationId: ORGANIZATION,
 };
 
-// The simulator knows no encryption context whose name has colons: the name is another one, in policy and request.
+// The simulator knows no encryption context by its name: in policy and request, another key that is an ARN stands for it.
 const LOGGED = 'kms:EncryptionContext:aws:logs:arn';
-const FOR_SIMULATOR = 'kms:EncryptionContext:LogGroup';
+const FOR_SIMULATOR = 'aws:SourceArn';
 
 /** The policy as a deployment for the organization has it, or for the account alone. */
 function policy(forOrganization: boolean): any {
