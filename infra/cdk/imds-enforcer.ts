@@ -42,7 +42,7 @@ export interface ImdsEnforcerParameters {
   readonly resultEmail?: string;
   /** @default 300000 */
   readonly timeToEnforceAlarmMilliseconds?: number;
-  /** @default true */
+  /** @default false */
   readonly dashboard?: boolean;
   /** @default true */
   readonly apiCallEvents?: boolean;

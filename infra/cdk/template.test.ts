@@ -66,7 +66,7 @@ describe('a property is refused', () => {
     [{ enforceSince: '2026-11-31' }, 'enforceSince is "2026-11-31"; it must be all, or a day that there is, such as 2026-11-02'],
     [{ enforceSince: '2028-02-30' }, 'enforceSince is "2028-02-30"; it must be all, or a day that there is, such as 2026-11-02'],
     [{ enforceSince: '2026-02-29' }, 'enforceSince is "2026-02-29"; there is no such day'],
-    [{ sweepAlarmHours: 1 }, 'sweepAlarmHours is 1; it must be a whole number from 2 to 24'],
+    [{ sweepAlarmHours: 1 }, 'sweepAlarmHours is 1; it must be a whole number from 3 to 168'],
     [{ reservedConcurrency: 1 }, 'reservedConcurrency is 1; it must be 0 or at least 3'],
     [{ reservedConcurrency: 2 }, 'reservedConcurrency is 2; it must be 0 or at least 3'],
     [{ graceDays: 91 }, 'graceDays is 91; it must be a whole number from 0 to 90'],
@@ -85,14 +85,14 @@ describe('a property is refused', () => {
 });
 
 test('a leap day and the least reservation are taken', () => {
-  const values = valuesOf(template, { enforceSince: '2028-02-29', reservedConcurrency: 3, sweepAlarmHours: 2 });
-  expect(values).toMatchObject({ EnforceSince: '2028-02-29', ReservedConcurrency: 3, SweepAlarmHours: 2 });
+  const values = valuesOf(template, { enforceSince: '2028-02-29', reservedConcurrency: 3, sweepAlarmHours: 3 });
+  expect(values).toMatchObject({ EnforceSince: '2028-02-29', ReservedConcurrency: 3, SweepAlarmHours: 3 });
 });
 
 describe('conditions decide which resources there are', () => {
   const always = Object.keys(template.Resources).filter((it) => !template.Resources[it]!.Condition);
   const results = ['ResultEventBus', 'ResultRule', 'ResultTopic', 'ResultTopicPolicy', 'UnpublishedAlarm'];
-  const byDefault = ['AlarmTopic', 'AlarmTopicPolicy', 'Board', 'NoSweepAlarm'];
+  const byDefault = ['AlarmTopic', 'AlarmTopicPolicy', 'NoSweepAlarm'];
   test.each<[Props, string[]]>([
     [{}, byDefault],
     [
@@ -104,7 +104,8 @@ describe('conditions decide which resources there are', () => {
     [{ resultBus: 'security' }, [...byDefault, ...results]],
     [{ resultBus: 'security', resultEmail: 'security@example.com' }, [...byDefault, ...results, 'ResultSubscription']],
     [{ alarmEmail: 'security@example.com' }, [...byDefault, 'AlarmSubscription']],
-    [{ sweep: false, dashboard: false, alarmTopicArn: 'arn:aws:sns:us-east-1:111122223333:security' }, []],
+    [{ dashboard: true }, [...byDefault, 'Board']],
+    [{ sweep: false, alarmTopicArn: 'arn:aws:sns:us-east-1:111122223333:security' }, []],
   ])('with %j', (props, conditional) => {
     const { Resources } = settled(template, valuesOf(template, props));
     expect(Object.keys(Resources).sort()).toEqual([...always, ...conditional].sort());
@@ -146,7 +147,7 @@ describe('the template is included as it is', () => {
   test.each<Props>([
     {},
     { exemptionTag: '', enforceSince: '2026-11-02', graceDays: 14, sweepLimit: 100, watchRefusals: '1', resultBus: 'security', resultEmail: 'security@example.com' },
-    { mode: 'observe', dashboard: false, sweep: false, xRay: true, reservedConcurrency: 5, alarmEmail: 'security@example.com' },
+    { mode: 'observe', dashboard: true, sweep: false, xRay: true, reservedConcurrency: 5, alarmEmail: 'security@example.com' },
     { kmsKeyArn: 'arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab', resultBusArn: 'arn:aws:events:us-east-1:444455556666:event-bus/all' },
     { hubBusArn: 'arn:aws:events:eu-west-1:444455556666:event-bus/hub' },
   ])('with %j', (props) => {

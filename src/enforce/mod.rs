@@ -240,24 +240,20 @@ impl<E: Ec2> Enforcer<E> {
         let (mut done, results) =
             tokio::join!(self.work_through(work, deadline, results), self.publish(published, deadline.publish_until));
         done.results = results;
-        let Settings { function_name, mode, options, .. } = &self.settings;
+        let Settings { function_name, mode, .. } = &self.settings;
         telemetry::log_metrics(&Measurements {
             function_name,
             mode: *mode,
-            exempts: options.exemptions.is_some(),
-            spares: options.grace.is_some(),
-            has_day: options.enforce_since.is_some(),
             at: (self.clock)(),
             counts: done.counts(),
             refused: done.refused,
-            refused_again: (work.is_sweep() || done.refused_again > 0).then_some(done.refused_again),
-            left_over: work.is_sweep().then(|| done.counts().left_over),
-            refusing_calls: done.watch.as_ref().and_then(|it| it.refusing),
+            refused_again: done.refused_again,
+            left_over: done.counts().left_over,
+            refusing_calls: done.watch.as_ref().and_then(|it| it.refusing).unwrap_or_default(),
             time_to_enforce_ms: &done.time_to_enforce_ms,
-            duration_ms: milliseconds(deadline.begin.elapsed()),
             ec2_calls: self.ec2.requests() - requests,
             ec2_throttles: self.throttles() - throttles,
-            unpublished: done.results.as_ref().map(|it| it.unpublished),
+            unpublished: done.results.as_ref().map_or(0, |it| it.unpublished),
         });
         done
     }
@@ -322,10 +318,6 @@ impl<E: Ec2> Enforcer<E> {
     fn throttles(&self) -> usize {
         self.describe_rate.throttles() + self.modify_rate.throttles()
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// Logs what became of an instance. `done` is what was recorded before.

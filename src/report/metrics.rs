@@ -2,7 +2,9 @@
 //! turns into metrics without a call.
 //!
 //! Pure. One document of a fixed shape, by CloudWatch's specification of the format; two
-//! dimensions with few values, since each combination is a metric that is paid for.
+//! dimensions with few values, since each combination is a metric that is paid for. CloudWatch
+//! charges for a metric in each hour in which it gets a value: what is zero most of the time is
+//! written only where it is not zero, and what Lambda measures for nothing is not measured again.
 
 use chrono::{DateTime, Utc};
 use serde::ser::SerializeMap;
@@ -24,36 +26,27 @@ pub struct Measurements<'a> {
     pub function_name: &'a str,
     /// Its mode.
     pub mode: Mode,
-    /// Whether there can be exemptions.
-    pub exempts: bool,
-    /// Whether old instances in use are left.
-    pub spares: bool,
-    /// Whether what was created before a day is left.
-    pub has_day: bool,
     /// The time of the measurement.
     pub at: DateTime<Utc>,
     /// The instances by outcome.
     pub counts: Counts,
     /// The instances that events report as new, that failed and whose failure does not pass by itself.
     pub refused: usize,
-    /// The same of those that a sweep found or that only started again, where there was either. They are
-    /// found so each time, so that they are no news.
-    pub refused_again: Option<usize>,
-    /// Violators that were left to the next sweep, where there was one.
-    pub left_over: Option<usize>,
-    /// The instances that refused calls without a token, where they are watched and CloudWatch
-    /// answered.
-    pub refusing_calls: Option<usize>,
+    /// The same of those that a sweep found or that only started again. They are found so each time, so
+    /// that they are no news.
+    pub refused_again: usize,
+    /// Violators that a sweep left to the next.
+    pub left_over: usize,
+    /// The instances that refused calls without a token, where they are watched.
+    pub refusing_calls: usize,
     /// Milliseconds from the event to EC2's answer, for each enforced instance that an event named.
     pub time_to_enforce_ms: &'a [u64],
-    /// How long the invocation took.
-    pub duration_ms: u64,
     /// Requests to EC2, each attempt counted.
     pub ec2_calls: usize,
     /// How many of these EC2 throttled.
     pub ec2_throttles: usize,
-    /// Results that the bus did not take, where one is set.
-    pub unpublished: Option<usize>,
+    /// Results that the bus did not take.
+    pub unpublished: usize,
 }
 
 /// The documents, each for one line of the log. More than one where there are more times than one
@@ -87,36 +80,32 @@ fn count(name: &'static str, count: usize) -> Metric<'static> {
     Metric { name, unit: "Count", value: Measured::One(count as u64) }
 }
 
-fn milliseconds<'a>(name: &'static str, value: Measured<'a>) -> Metric<'a> {
-    Metric { name, unit: "Milliseconds", value }
-}
-
-/// Those that can be anything but zero, since each is paid for.
+/// Those that tell of each invocation, and of the others those that are not zero.
 fn counts(measured: &Measurements) -> Vec<Metric<'static>> {
     let Counts { examined, enforced, would_enforce, created_before, exempt, in_use, failed, .. } = measured.counts;
-    let enforces = measured.mode == Mode::Enforce;
-    let metrics = [
-        Some(count("InstancesExamined", examined)),
-        enforces.then(|| count("InstancesEnforced", enforced)),
-        (!enforces).then(|| count("InstancesWouldEnforce", would_enforce)),
-        measured.exempts.then(|| count("InstancesExempt", exempt)),
-        measured.spares.then(|| count("InstancesInUse", in_use)),
-        measured.has_day.then(|| count("InstancesCreatedBefore", created_before)),
-        Some(count("InstancesFailed", failed)),
-        Some(count("InstancesRefused", measured.refused)),
-        measured.refused_again.map(|refused| count("SweepInstancesRefused", refused)),
-        measured.left_over.map(|left_over| count("InstancesLeftOver", left_over)),
-        measured.refusing_calls.map(|refusing| count("InstancesRefusingCalls", refusing)),
-        Some(milliseconds("Duration", Measured::One(measured.duration_ms))),
-        Some(count("Ec2Calls", measured.ec2_calls)),
-        Some(count("Ec2Throttles", measured.ec2_throttles)),
-        measured.unpublished.map(|unpublished| count("ResultsUnpublished", unpublished)),
+    // Each failure is counted once: what is refused has metrics of its own.
+    let tried_again = failed.saturating_sub(measured.refused + measured.refused_again);
+    let always = [count("InstancesExamined", examined), count("Ec2Calls", measured.ec2_calls)];
+    let unless_zero = [
+        ("InstancesEnforced", enforced),
+        ("InstancesWouldEnforce", would_enforce),
+        ("InstancesExempt", exempt),
+        ("InstancesInUse", in_use),
+        ("InstancesCreatedBefore", created_before),
+        ("InstancesFailed", tried_again),
+        ("InstancesRefused", measured.refused),
+        ("SweepInstancesRefused", measured.refused_again),
+        ("InstancesLeftOver", measured.left_over),
+        ("InstancesRefusingCalls", measured.refusing_calls),
+        ("Ec2Throttles", measured.ec2_throttles),
+        ("ResultsUnpublished", measured.unpublished),
     ];
-    metrics.into_iter().flatten().collect()
+    let found = unless_zero.into_iter().filter(|(_, value)| *value > 0);
+    always.into_iter().chain(found.map(|(name, value)| count(name, value))).collect()
 }
 
 fn times(values: &[u64]) -> Metric<'_> {
-    milliseconds("TimeToEnforce", Measured::Several(values))
+    Metric { name: "TimeToEnforce", unit: "Milliseconds", value: Measured::Several(values) }
 }
 
 /// One document of the embedded metric format.
@@ -179,29 +168,31 @@ mod tests {
 
     use super::*;
 
-    fn measured(time_to_enforce_ms: &[u64]) -> Vec<Value> {
-        measured_in(Mode::Enforce, true, time_to_enforce_ms)
-    }
-
-    /// The documents of a function in this mode, with all options on or off.
-    fn measured_in(mode: Mode, all: bool, time_to_enforce_ms: &[u64]) -> Vec<Value> {
+    /// The documents of an invocation in which whatever can happen did, or nothing did.
+    fn measured(all: usize, time_to_enforce_ms: &[u64]) -> Vec<Value> {
+        let (would_enforce, created_before, exempt, in_use) = (4 * all, 5 * all, 6 * all, 7 * all);
         let measured = Measurements {
             function_name: "imds-enforcer",
-            mode,
-            exempts: all,
-            spares: all,
-            has_day: all,
+            mode: Mode::Enforce,
             at: "2026-11-02T09:14:10Z".parse().unwrap(),
-            counts: Counts { examined: 3, enforced: 2, failed: 1, ..Counts::default() },
-            refused: 1,
-            refused_again: all.then_some(2),
-            left_over: all.then_some(0),
-            refusing_calls: all.then_some(3),
+            counts: Counts {
+                examined: 3,
+                enforced: 2 * all,
+                failed: 4 * all,
+                would_enforce,
+                created_before,
+                exempt,
+                in_use,
+                ..Counts::default()
+            },
+            refused: all,
+            refused_again: 2 * all,
+            left_over: 8 * all,
+            refusing_calls: 3 * all,
             time_to_enforce_ms,
-            duration_ms: 120,
             ec2_calls: 4,
-            ec2_throttles: 1,
-            unpublished: all.then_some(1),
+            ec2_throttles: all,
+            unpublished: all,
         };
         embedded(&measured).iter().map(|it| serde_json::from_str(it).unwrap()).collect()
     }
@@ -230,50 +221,26 @@ mod tests {
 
     #[test]
     fn a_document_is_in_the_embedded_metric_format() {
-        let [document] = &measured(&[3000, 4000])[..] else { panic!("one document") };
+        let [document] = &measured(1, &[3000, 4000])[..] else { panic!("one document") };
         assert_eq!(document["_aws"]["Timestamp"], 1_793_610_850_000_u64);
         assert_eq!((&document["FunctionName"], &document["Mode"]), (&json!("imds-enforcer"), &json!("enforce")));
         assert_eq!(declared(document).len(), 15, "{document}");
         assert_eq!((&document["InstancesRefused"], &document["Ec2Calls"]), (&json!(1), &json!(4)));
         assert_eq!((&document["SweepInstancesRefused"], &document["InstancesRefusingCalls"]), (&json!(2), &json!(3)));
+        assert_eq!(document["InstancesFailed"], 1, "of four failures, three are refusals");
         assert_eq!(document["TimeToEnforce"], json!([3000, 4000]));
     }
 
     #[test]
-    fn what_can_only_be_zero_is_not_measured() {
-        for (mode, all, left_out) in [
-            (Mode::Enforce, true, &["InstancesWouldEnforce"][..]),
-            (Mode::Observe, true, &["InstancesEnforced"]),
-            (
-                Mode::Enforce,
-                false,
-                &[
-                    "InstancesWouldEnforce",
-                    "InstancesExempt",
-                    "InstancesInUse",
-                    "InstancesCreatedBefore",
-                    "SweepInstancesRefused",
-                    "InstancesLeftOver",
-                    "InstancesRefusingCalls",
-                    "ResultsUnpublished",
-                ],
-            ),
-        ] {
-            let documents = measured_in(mode, all, &[]);
-            let declared = declared(&documents[0]);
-            assert!(left_out.iter().all(|it| !declared.contains(it)), "{declared:?}");
-            assert_eq!(declared.len() + left_out.len(), 15, "{declared:?}");
-        }
-    }
-
-    #[test]
-    fn without_an_enforcement_there_is_no_time_to_enforce() {
-        assert!(!declared(&measured(&[])[0]).contains(&"TimeToEnforce"));
+    fn what_is_zero_is_not_measured_since_each_hour_of_a_metric_is_paid_for() {
+        let documents = measured(0, &[]);
+        assert_eq!(declared(&documents[0]), ["InstancesExamined", "Ec2Calls"]);
+        assert!(documents[0].get("InstancesFailed").is_none(), "{}", documents[0]);
     }
 
     #[test]
     fn more_times_than_a_document_may_hold_take_further_documents_and_nothing_is_counted_twice() {
-        let documents = measured(&[5; 250]);
+        let documents = measured(1, &[5; 250]);
         assert_eq!(documents.len(), 3);
         let times: usize = documents.iter().map(|it| it["TimeToEnforce"].as_array().unwrap().len()).sum();
         assert_eq!(times, 250);

@@ -1,4 +1,4 @@
-"""MiniStack, with events that go from account to account and from Region to Region.
+"""The emulator, with events that go from account to account and from Region to Region.
 
 MiniStack delivers an event within one account and Region alone. Started by this file, it delivers to a
 bus that is named by its ARN, wherever that is, and keeps the account and Region that EventBridge gave the
@@ -6,7 +6,7 @@ event where it was sent. It also takes events of source `aws.`, so that a test c
 It looks at no policy of a bus: `infra/hub.test.ts` evaluates that.
 """
 
-from ministack.app import main
+from emulator import main
 from ministack.core.arn import parse_arn
 from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.services import eventbridge

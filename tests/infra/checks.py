@@ -228,15 +228,87 @@ def every_queue_and_topic_admits_only_these_rules(resources):
 
 def alarms_are_alike(resources, topic="${AlarmTopic}"):
     """The template must state for each alarm what all have in common, and where it is sent to."""
+    # Where missing data breached, an alarm would fire in the first minutes of a new stack.
     common = {"AlarmActions": [topic], "ComparisonOperator": "GreaterThanThreshold", "TreatMissingData": "notBreaching"}
-    # The only alarm that fires for want of data.
-    without_data = {"ComparisonOperator": "LessThanThreshold", "TreatMissingData": "breaching"}
+    # The only alarm on too few of something.
+    too_few = {"ComparisonOperator": "LessThanThreshold"}
     for name, alarm in of_type(resources, "AWS::CloudWatch::Alarm").items():
-        for key, value in (common | without_data if name == "NoSweepAlarm" else common).items():
+        for key, value in (common | too_few if name == "NoSweepAlarm" else common).items():
             if alarm["Properties"].get(key) != value:
                 yield f"{key} of {name} is {alarm['Properties'].get(key)}, not {value}"
         if not alarm["Properties"].get("AlarmDescription", "").startswith("imds-enforcer - "):
             yield f"the description of {name} does not begin with the name of the project"
+
+
+def series_of(alarm):
+    """The namespace, metric, dimensions, statistic and period of each metric that an alarm looks at."""
+    found = alarm["Properties"]
+    stats = [it["MetricStat"] for it in found.get("Metrics", []) if "MetricStat" in it]
+    series = [(it["Metric"], it["Stat"], it["Period"]) for it in stats] or [(found, found["Statistic"], found["Period"])]
+    return [
+        (metric["Namespace"], metric["MetricName"], {it["Name"]: it["Value"] for it in metric["Dimensions"]}, stat, int(period))
+        for metric, stat, period in series
+    ]
+
+
+def lasting(alarm):
+    """The seconds that an alarm looks back for."""
+    return series_of(alarm)[0][-1] * int(alarm["Properties"]["EvaluationPeriods"])
+
+
+def expressions_of(alarm):
+    return [it["Expression"] for it in alarm["Properties"].get("Metrics", []) if "Expression" in it]
+
+
+def a_missed_sweep_is_found_in_hours_of_the_stack_alone(resources):
+    """The queue has data from the beginning of the stack, since its event source polls it."""
+    for alarm in [it for name, it in resources.items() if name == "NoSweepAlarm"]:
+        series = [(namespace, metric, dimensions, period) for namespace, metric, dimensions, _, period in series_of(alarm)]
+        sweeps = ("AWS/Events", "Invocations", {"RuleName": "${SweepRule}"}, 3600)
+        queue = ("AWS/SQS", "ApproximateNumberOfMessagesVisible", {"QueueName": "${LaunchQueue.QueueName}"}, 3600)
+        if series != [sweeps, queue] or expressions_of(alarm) != ["SUM([sweeps, 0 * queue])"]:
+            yield f"NoSweepAlarm is on {expressions_of(alarm)} of {series}"
+
+
+def every_loss_is_found(resources):
+    """What a rule can give neither to its target nor to a queue, and what the function can't give to its."""
+    alarm = resources.get("LostEventAlarm", {"Properties": {"Metrics": []}})
+    expected = []
+    for name, rule in of_type(resources, "AWS::Events::Rule").items():
+        bus = rule["Properties"].get("EventBusName")
+        # The ARN of a rule of a bus ends in the bus's name and its own.
+        dimensions = {"EventBusName": bus, "RuleName": name} if bus else {"RuleName": f"${{{name}}}"}
+        expected.append(("AWS/Events", "InvocationsFailedToBeSentToDlq", dimensions))
+    expected.append(("AWS/Lambda", "DeadLetterErrors", {"FunctionName": "${Function}"}))
+    found = [(namespace, metric, named(dimensions)) for namespace, metric, dimensions, *_ in series_of(alarm)] if alarm["Properties"]["Metrics"] else []
+    for series in expected:
+        if series not in found:
+            yield f"LostEventAlarm does not see {series}"
+    if expressions_of(alarm) != ["SUM(METRICS())"]:
+        yield f"LostEventAlarm is on {expressions_of(alarm)}"
+
+
+def named(dimensions):
+    """The dimensions, with the rule in place of the part of its ARN that is its name."""
+    return {name: of_a_bus(value) if isinstance(value, dict) else value for name, value in dimensions.items()}
+
+
+def of_a_bus(value):
+    [number, split] = value["Fn::Select"]
+    [bar, arn] = split["Fn::Split"]
+    return arn.removeprefix("${").removesuffix(".Arn}") if (int(number), bar) == (2, "/") else f"{value}"
+
+
+# Invocations in five minutes: the queue's two executions gather for two seconds and more, and a thousand
+# nodes in an hour come to a tenth of this (the month holds the alarm to be silent then).
+MOST_INVOCATIONS = 500
+
+
+def a_runaway_is_found(resources):
+    alarm = resources.get("RunawayAlarm", {"Properties": {"Metrics": []}})["Properties"]
+    found = (alarm.get("Namespace"), alarm.get("MetricName"), alarm.get("Statistic"), alarm.get("Period"), alarm.get("Threshold"))
+    if found != ("AWS/Lambda", "Invocations", "Sum", 300, MOST_INVOCATIONS):
+        yield f"RunawayAlarm is on {found}"
 
 
 def guard(resources):
@@ -253,7 +325,7 @@ def what_is_queued_is_handled_whatever_is_off(resources):
 
 
 # The alarms on what can come back with each sweep.
-TOLD_ONCE = ["ErrorAlarm", "OldestMessageAlarm", "RefusingCallsAlarm", "UnpublishedAlarm"]
+TOLD_ONCE = ["ErrorAlarm", "LostEventAlarm", "OldestMessageAlarm", "RefusingCallsAlarm", "UnpublishedAlarm"]
 
 
 def a_fault_that_lasts_is_told_once(resources):
@@ -261,8 +333,7 @@ def a_fault_that_lasts_is_told_once(resources):
     for name, alarm in of_type(resources, "AWS::CloudWatch::Alarm").items():
         found = alarm["Properties"]
         if name in TOLD_ONCE:
-            lasting = int(found["Period"]) * int(found["EvaluationPeriods"])
-            if found.get("DatapointsToAlarm") != 1 or lasting <= 3600:
+            if found.get("DatapointsToAlarm") != 1 or lasting(alarm) <= 3600:
                 yield f"{name} can go off and on again with each sweep"
         elif "DatapointsToAlarm" in found:
             yield f"{name} is not among those that are told once"
@@ -332,6 +403,9 @@ CHECKS = [
     every_queue_and_topic_admits_only_these_rules,
     alarms_are_alike,
     a_fault_that_lasts_is_told_once,
+    a_missed_sweep_is_found_in_hours_of_the_stack_alone,
+    every_loss_is_found,
+    a_runaway_is_found,
     messages_are_for_people,
     only_this_stacks_alarms_go_to_the_hub,
     guard,
@@ -374,10 +448,16 @@ def whoever_deploys_says_since_when(template):
 
 
 def an_alarm_lasts_until_the_next_sweep(template):
-    """The alarms over SweepAlarmHours count in hours, and a sweep may run each hour."""
-    least = template["Parameters"]["SweepAlarmHours"]["MinValue"]
-    if least < 2:
-        yield f"SweepAlarmHours may be {least}, which is no more than the schedule's period"
+    """The alarms over SweepAlarmHours count in hours, and a sweep may run each hour or each week.
+
+    The first hour of a new stack counts whole, so that with two hours the alarm would fire before the
+    first sweep. CloudWatch looks back for seven days at the most.
+    """
+    parameter = template["Parameters"]["SweepAlarmHours"]
+    if parameter["MinValue"] < 3:
+        yield f"SweepAlarmHours may be {parameter['MinValue']}, and a new stack fires the alarm"
+    if parameter["MaxValue"] != 7 * 24:
+        yield f"SweepAlarmHours ends at {parameter['MaxValue']}, not at a week"
 
 
 def a_reservation_is_more_than_the_queue_takes(template):

@@ -19,7 +19,7 @@ from template import ROOT
 os.environ["AWS_DEFAULT_REGION"] = os.environ["AWS_REGION"] = "us-east-1"
 
 BIN = pathlib.Path(sys.executable).parent
-MINISTACK = ROOT / ".tools/ministack/bin/ministack"
+MINISTACK = [ROOT / ".tools/ministack/bin/python3", pathlib.Path(__file__).parent / "emulator.py"]
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
 # How long something takes is the machine's business: this is for what would never come.
 PATIENCE_SECONDS = 1800
@@ -116,7 +116,7 @@ def aws(tmp_path_factory):
         "IOT_MTLS_ENABLED": "0",
         "LAMBDA_ASYNC_RETRY_BASE_SECONDS": "1",
     }
-    with serving([MINISTACK], port, folder / "log", **variables) as endpoint:
+    with serving(MINISTACK, port, folder / "log", **variables) as endpoint:
         session = boto3.Session("AKIAIOSFODNN7EXAMPLE", "not-a-secret", region_name="us-east-1")
         patient = Config(read_timeout=PATIENCE_SECONDS, retries={"total_max_attempts": 1})
 

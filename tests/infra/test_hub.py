@@ -67,8 +67,7 @@ class Accounts:
 def accounts(tmp_path_factory):
     port, folder = free_port(), tmp_path_factory.mktemp("accounts")
     variables = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0"}
-    python = MINISTACK.parent / "python"
-    with serving([python, ROOT / "tests/infra/accounts.py"], port, folder / "log", **variables) as endpoint:
+    with serving([MINISTACK[0], ROOT / "tests/infra/accounts.py"], port, folder / "log", **variables) as endpoint:
         yield Accounts(endpoint)
 
 
@@ -301,7 +300,7 @@ def test_a_record_that_moves_the_last_digest_back_would_be_found(accounts, hub, 
 
 def test_a_watch_that_forgets_nobody_would_be_found(accounts, hub, faulty, nobody):
     before, _ = watched(accounts, hub)
-    put_member(accounts, hub, "me-south-1", seconds(days=31), ttl=seconds(days=1))
+    put_member(accounts, hub, "me-central-1", seconds(days=31), ttl=seconds(days=1))
     executed(accounts, faulty("WatchArn", " AND #ttl > :now", " AND #ttl <> :now"))
     assert watched(accounts, hub)[0] == before + 1
 

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 
+import command
 import hub_checks
 import pytest
 from cfnlint.api import lint_all
@@ -38,6 +39,10 @@ def test_nothing_is_wrong_with_it(parameters):
     resources = deployed(**parameters)
     assert [f"{check.__name__}: {it}" for check in hub_checks.CHECKS for it in check(resources)] == []
     assert list(hub_checks.a_member_is_silent_before_it_is_forgotten(raw())) == []
+
+
+def test_the_commands_know_it_for_one_of_this_projects():
+    assert raw()["Description"].startswith(command.DESCRIPTION)
 
 
 def test_the_dashboard_can_be_left_out():

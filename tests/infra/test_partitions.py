@@ -8,6 +8,8 @@ from template import ROOT
 WRITTEN_OUT = re.compile(r"arn:aws[a-z-]*:|[\w.${}-]*\bamazonaws\.com(?:\.cn)?")
 # Service principals and CloudTrail's event sources are the same in every partition.
 SERVICES = {f"{it}.amazonaws.com" for it in ("cloudwatch", "delivery.logs", "ec2", "ec2fleet", "events", "lambda", "member.org.stacksets.cloudformation", "scheduler", "sns", "states")}
+# A policy with names to edit, which guardrails.yaml takes the place of.
+TO_EDIT = "service-control-policy.json"
 # Addresses for people, and ARNs that a test or an example of the manual has of partition aws.
 EXAMPLES = re.compile(r".*\.test\.ts$|README\.md$|stand\.ts$")
 LEFT_OUT = {"node_modules", "cdk.out", ".aws-sam", "__pycache__"}
@@ -17,7 +19,7 @@ SUFFIXES = {".yaml", ".json", ".py", ".ts", ".tf", ".toml"}
 def files():
     for path in sorted((ROOT / "infra").rglob("*")):
         parts = path.relative_to(ROOT).parts
-        if path.suffix in SUFFIXES and not LEFT_OUT & set(parts) and not EXAMPLES.match(path.name) and path.name != "package-lock.json":
+        if path.suffix in SUFFIXES and not LEFT_OUT & set(parts) and not EXAMPLES.match(path.name) and path.name not in ("package-lock.json", TO_EDIT):
             yield path
 
 

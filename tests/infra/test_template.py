@@ -42,6 +42,7 @@ EVERYTHING = {
     "WatchRefusals": "1",
     "ResultBus": "security",
     "ResultEmail": "security@example.com",
+    "Dashboard": "on",
 }
 
 
@@ -136,12 +137,12 @@ def test_the_dashboard_shows_metrics_that_the_function_has():
     shown = [metric[1] for widget in body["widgets"] for metric in widget["properties"].get("metrics", []) if metric[0] == "ImdsEnforcer"]
     assert len(shown) > 10
     alarms = [it["Properties"] for it in checks.of_type(resources, "AWS::CloudWatch::Alarm").values()]
-    watched = [it["MetricName"] for it in alarms if it["Namespace"] == "ImdsEnforcer"]
+    watched = [it["MetricName"] for it in alarms if it.get("Namespace") == "ImdsEnforcer"]
     assert sorted(watched) == ["InstancesRefused", "InstancesRefusingCalls", "ResultsUnpublished", "TimeToEnforce"]
     for name in [*shown, *watched]:
         assert f'"{name}"' in source, f"the function has no metric {name}"
     for alarm in alarms:
-        if alarm["Namespace"] == "ImdsEnforcer":
+        if alarm.get("Namespace") == "ImdsEnforcer":
             assert [it["Name"] for it in alarm["Dimensions"]] == ["FunctionName", "Mode"]
 
 
@@ -304,7 +305,29 @@ SEEDED_FAULTS = {
     "alarms_are_alike": {
         "alarm without a topic": lambda it: at(it, "RefusedAlarm").pop("AlarmActions"),
         "alarm that fires without data": lambda it: at(it, "ErrorAlarm").update(TreatMissingData="breaching"),
-        "missed sweep without an alarm": lambda it: at(it, "NoSweepAlarm").update(TreatMissingData="notBreaching"),
+        "alarm on a new stack": lambda it: at(it, "NoSweepAlarm").update(TreatMissingData="breaching"),
+        "alarm on every sweep": lambda it: at(it, "NoSweepAlarm").update(ComparisonOperator="GreaterThanThreshold"),
+    },
+    "a_missed_sweep_is_found_in_hours_of_the_stack_alone": {
+        "sweep that never ran unseen": lambda it: at(it, "NoSweepAlarm")["Metrics"][0].update(Expression="SUM([sweeps])"),
+        "queue that nobody polls": lambda it: metric_of(it, "NoSweepAlarm", 2).update(Dimensions=[{"Name": "QueueName", "Value": {"Fn::GetAtt": "DeadLetterQueue.QueueName"}}]),
+        "deliveries of another rule": lambda it: metric_of(it, "NoSweepAlarm", 1).update(Dimensions=[{"Name": "RuleName", "Value": {"Ref": "LaunchRule"}}]),
+    },
+    "every_loss_is_found": {
+        "no alarm on losses": lambda it: it.pop("LostEventAlarm"),
+        "rule whose losses nobody sees": lambda it: at(it, "LostEventAlarm")["Metrics"].pop(2),
+        "losses of the function that nobody sees": lambda it: at(it, "LostEventAlarm")["Metrics"].pop(5),
+        "losses of messages that nobody sees": lambda it: at(it, "LostEventAlarm")["Metrics"].pop(6),
+        "rule of a bus by its reference": lambda it: at(it, "LostEventAlarm")["Metrics"][6]["Fn::If"][1]["MetricStat"]["Metric"]["Dimensions"][1].update(
+            Value={"Ref": "ResultRule"}
+        ),
+        "deliveries that are tried again": lambda it: metric_of(it, "LostEventAlarm", 1).update(MetricName="RetryInvocationAttempts"),
+        "losses of one rule": lambda it: at(it, "LostEventAlarm")["Metrics"][0].update(Expression="launches + 0 * changes"),
+    },
+    "a_runaway_is_found": {
+        "no alarm on a runaway": lambda it: it.pop("RunawayAlarm"),
+        "runaway that nothing reaches": lambda it: at(it, "RunawayAlarm").update(Threshold=50000),
+        "alarm on a busy hour": lambda it: at(it, "RunawayAlarm").update(Threshold=5),
     },
     "a_fault_that_lasts_is_told_once": {
         "alarm that comes back every hour": lambda it: [at(it, "ErrorAlarm").pop("DatapointsToAlarm"), at(it, "ErrorAlarm").update(EvaluationPeriods=1)],
@@ -314,6 +337,11 @@ SEEDED_FAULTS = {
         "reference to nothing": lambda it: at(it, "AlarmTopicPolicy").update(Topics=[{"Ref": "Topic"}]),
     },
 }
+
+
+def metric_of(resources, alarm, number):
+    """The metric of one of an alarm's several, as it is written."""
+    return at(resources, alarm)["Metrics"][number]["MetricStat"]["Metric"]
 
 
 def by_check(faults):
@@ -358,6 +386,9 @@ SEEDED_FAULTS_OF_PARAMETERS = {
     },
     "an_alarm_lasts_until_the_next_sweep": {
         "alarm within the schedule's period": lambda it: it["Parameters"]["SweepAlarmHours"].update(MinValue=1),
+        "alarm before the first sweep": lambda it: it["Parameters"]["SweepAlarmHours"].update(MinValue=2),
+        "sweep each week that has no alarm": lambda it: it["Parameters"]["SweepAlarmHours"].update(MaxValue=24),
+        "more than CloudWatch looks back for": lambda it: it["Parameters"]["SweepAlarmHours"].update(MaxValue=720),
     },
 }
 
@@ -428,10 +459,12 @@ def in_words(alarm):
     def word(value):
         return f"`{value['Ref']}`" if isinstance(value, dict) else f"{value}"
 
-    period, periods = alarm["Period"], alarm["EvaluationPeriods"]
-    statistic = f"{alarm['Statistic'].lower()} of {({60: 'a minute', 300: '5 minutes', 3600: 'an hour'})[period]}"
-    value = word(alarm["Threshold"]) + (" seconds" if "Age" in alarm["MetricName"] else "")
-    fires = f"more than {value}" if alarm["ComparisonOperator"] == "GreaterThanThreshold" else f"less than {value} or no data"
+    stats = [it["MetricStat"] for it in alarm.get("Metrics", []) if "MetricStat" in it]
+    period, name = (stats[0]["Period"], stats[0]["Stat"]) if stats else (alarm["Period"], alarm["Statistic"])
+    periods = alarm["EvaluationPeriods"]
+    statistic = f"{name.lower()} of {({60: 'a minute', 300: '5 minutes', 3600: 'an hour'})[period]}"
+    value = word(alarm["Threshold"]) + (" seconds" if "Age" in alarm.get("MetricName", "") else "")
+    fires = f"{'more' if alarm['ComparisonOperator'] == 'GreaterThanThreshold' else 'less'} than {value}"
     if "DatapointsToAlarm" in alarm:
         minutes = f"{periods * period // 60} minutes" if isinstance(periods, int) else word(periods)
         return statistic, f"{fires}, once in {minutes}"

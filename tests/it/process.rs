@@ -199,11 +199,11 @@ fn its_log_has_each_fact_once_and_no_event_body() {
     );
     assert_eq!(metrics.len(), 2, "a document for each event that was looked after");
     for document in metrics {
-        assert_eq!(document["InstancesRefused"], 0, "EC2 was not asked about what is no id");
+        assert!(document["InstancesRefused"].is_null(), "EC2 was not asked about what is no id");
         assert_eq!(document["_aws"]["CloudWatchMetrics"][0]["Namespace"], "ImdsEnforcer");
         assert_eq!((&document["InstancesEnforced"], &document["Mode"]), (&1.into(), &"enforce".into()));
-        assert_eq!((&document["Ec2Calls"], &document["Ec2Throttles"]), (&2.into(), &0.into()));
-        assert!(document["TimeToEnforce"][0].as_u64().unwrap() > 1000 && document["Duration"].is_u64());
+        assert_eq!(document["Ec2Calls"], 2);
+        assert!(document["TimeToEnforce"][0].as_u64().unwrap() > 1000);
         assert!(document["FunctionName"].is_string());
     }
 

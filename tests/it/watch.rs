@@ -145,7 +145,7 @@ async fn whatever_cloudwatch_does_the_sweep_enforces_and_says_what_is_not_known(
             .filter(|it| it["target"] == "imds_enforcer::metrics")
             .map(|it| serde_json::from_str(it["message"].as_str().unwrap()).unwrap())
             .collect();
-        assert_eq!(metrics[0]["InstancesRefusingCalls"], json!(refusing), "{cloudwatch:?}");
+        assert_eq!(metrics[0]["InstancesRefusingCalls"], json!(refusing.filter(|it| *it > 0)), "{cloudwatch:?}");
     }
 }
 

@@ -265,6 +265,27 @@ pub(crate) enum Act {
     Throttle(bool),
     /// EC2 fails, or no more.
     Fail(bool),
+    /// Something of the deployment does not work, or works again.
+    Break(Broken, bool),
+}
+
+/// What of a deployment may not work, and no fault of the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Broken {
+    /// Lambda has no concurrency left.
+    Concurrency,
+    /// The rule of the sweep is disabled.
+    SweepRule,
+    /// The event source is disabled.
+    Source,
+    /// The queue's policy admits no rule.
+    QueuePolicy,
+    /// The dead-letter queue's policy admits no rule.
+    DeadLetterPolicy,
+    /// The bus refuses results.
+    Bus,
+    /// `CloudTrail`'s events take most of an hour.
+    CloudTrail,
 }
 
 /// What happens in the account, and when.
@@ -369,6 +390,73 @@ impl Script {
             let launch = Launch { maker: &MAKERS[1], ids: vec![self.next_id()], uses_no_token: false, refused: false };
             self.acts.push((begin + Duration::from_mins(minute), Act::Launch(launch)));
         }
+    }
+
+    /// A day as any other, on which something happens at nine.
+    pub(crate) fn day(seed: u64) -> Self {
+        let mut script = Self::new(seed, 1);
+        script.launch_all_the_time();
+        script
+    }
+
+    /// Something does not work from one time to another, while instances are launched.
+    pub(crate) fn breaking(mut self, broken: &[Broken], (begin, end): (Duration, Duration)) -> Self {
+        for broken in broken {
+            self.acts.extend([(begin, Act::Break(*broken, true)), (end, Act::Break(*broken, false))]);
+        }
+        self.launching((begin, end))
+    }
+
+    /// EC2 fails from one time to another, while instances are launched.
+    pub(crate) fn failing(mut self, (begin, end): (Duration, Duration)) -> Self {
+        self.acts.extend([(begin, Act::Fail(true)), (end, Act::Fail(false))]);
+        self.launching((begin, end))
+    }
+
+    /// An instance is launched at the beginning, and one every ten minutes.
+    fn launching(mut self, (begin, end): (Duration, Duration)) -> Self {
+        self.faults.push((begin, end));
+        let mut when = begin;
+        while when < end {
+            let launch = Launch { maker: &MAKERS[1], ids: vec![self.next_id()], uses_no_token: false, refused: false };
+            self.acts.push((when, Act::Launch(launch)));
+            when += Duration::from_mins(10);
+        }
+        self
+    }
+
+    /// An instance is loosened by somebody at a time.
+    pub(crate) fn loosening(mut self, when: Duration, by: &'static str) -> Self {
+        let (host, _) = &self.before[self.before.len() - 1];
+        self.acts.push((when, Act::Loosen { id: host.instance_id.clone(), by, opens: false }));
+        self
+    }
+
+    /// A program makes tokens optional again and again, several times a second.
+    pub(crate) fn looping(mut self, (begin, end): (Duration, Duration)) -> Self {
+        let first = self.before.len() - COMPLIANT;
+        let hosts: Vec<_> = self.before[first..].iter().map(|(it, _)| it.instance_id.clone()).collect();
+        self.faults.push((begin, end));
+        let mut when = begin;
+        for id in hosts.iter().cycle() {
+            if when >= end {
+                break;
+            }
+            self.acts.push((when, Act::Loosen { id: id.clone(), by: OWNER, opens: false }));
+            when += Duration::from_millis(400);
+        }
+        self
+    }
+
+    /// A launch whose instance a policy keeps from being changed.
+    pub(crate) fn refusing(mut self, when: Duration) -> Self {
+        self.launch_refused(when);
+        self
+    }
+
+    /// Days on which nothing is launched.
+    pub(crate) fn idle(seed: u64, days: u64) -> Self {
+        Self::new(seed, days)
     }
 
     fn next_id(&mut self) -> String {

@@ -46,6 +46,8 @@ struct Gathering {
 pub(crate) struct Lane {
     pub(crate) queue: Queue,
     pub(crate) source: Option<Source>,
+    /// Whether its source is disabled.
+    pub(crate) is_off: bool,
     waiting: VecDeque<Message>,
     gathering: Option<Gathering>,
     /// Messages that were received and are neither deleted nor visible again.
@@ -69,7 +71,7 @@ pub(crate) struct Looked {
 impl Lane {
     pub(crate) fn new(queue: Queue, source: Option<Source>) -> Self {
         let (waiting, received) = (VecDeque::new(), Vec::new());
-        Self { queue, source, waiting, gathering: None, received, busy: 0, batches: 0 }
+        Self { queue, source, is_off: false, waiting, gathering: None, received, busy: 0, batches: 0 }
     }
 
     /// A message becomes visible.
@@ -81,6 +83,11 @@ impl Lane {
     /// A message was handled.
     pub(crate) fn delete(&mut self, id: u64) {
         self.received.retain(|(other, ..)| *other != id);
+    }
+
+    /// Takes all that waits in a queue that nothing handles.
+    pub(crate) fn take_dead_letters(&mut self) -> VecDeque<Message> {
+        if self.source.is_none() { std::mem::take(&mut self.waiting) } else { VecDeque::new() }
     }
 
     /// How many messages are visible.
@@ -108,7 +115,7 @@ impl Lane {
     /// Receives what is visible into the batch that is being gathered, if the source may have another.
     pub(crate) fn look(&mut self) -> Looked {
         let mut looked = Looked::default();
-        let Some(source) = &self.source else { return looked };
+        let Some(source) = self.source.as_ref().filter(|_| !self.is_off) else { return looked };
         let (size, concurrency) = (source.batch_size, source.concurrency);
         while self.gathering.is_some() || self.busy < concurrency {
             let Some(mut message) = self.waiting.pop_front() else { break };

@@ -1,11 +1,11 @@
 //! CloudWatch's metrics and alarms: what was measured minute by minute, and when an alarm of the
 //! template would have been on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::template::Alarm;
+use super::template::{Alarm, Series};
 
 /// Values by metric and minute since 1970.
 #[derive(Debug, Default)]
@@ -66,26 +66,49 @@ impl Metrics {
         }
     }
 
+    /// In how many hours each metric of a namespace was sent, which is what CloudWatch charges for.
+    pub(crate) fn hours(&self, namespace: &str) -> BTreeMap<String, usize> {
+        let of = |(key, minutes): (&String, &BTreeMap<i64, Vec<f64>>)| {
+            let (_, name) = key.split_once(' ').filter(|(of, _)| *of == namespace)?;
+            let hours: BTreeSet<_> = minutes.keys().map(|minute| minute.div_euclid(60)).collect();
+            Some((name.split(' ').next()?.to_owned(), hours.len()))
+        };
+        self.0.iter().filter_map(of).collect()
+    }
+
     /// When an alarm was on between two times, each in seconds since 1970.
+    ///
+    /// CloudWatch evaluates an alarm at the end of each minute, or each hour where it looks back for more
+    /// than a day, over as many periods as it has, which end then.
     pub(crate) fn evaluate(&self, alarm: &Alarm, from: i64, to: i64) -> Fired {
-        let none = BTreeMap::new();
-        let values = self.0.get(&key(&alarm.namespace, &alarm.metric, &alarm.dimensions)).unwrap_or(&none);
-        let period = i64::try_from(alarm.period).unwrap();
-        let mut last = VecDeque::new();
+        let period = i64::try_from(alarm.period).unwrap() / 60;
+        let periods = i64::try_from(alarm.evaluation_periods).unwrap();
+        let every = if period * periods > 24 * 60 { 60 } else { 1 };
+        let (first, last) = (from.div_euclid(60), to.div_euclid(60));
+        let values: Vec<_> = (first + 1..=last).map(|end| self.value(alarm, first.max(end - period), end)).collect();
+        let value = |end: i64| usize::try_from(end - first - 1).ok().and_then(|index| values[index]);
         let mut fired = Fired::default();
         let mut is_on = false;
-        for begin in (from.div_euclid(period)..to.div_euclid(period)).map(|n| n * period) {
-            let minutes = values.range(begin / 60..(begin + period) / 60).flat_map(|(_, values)| values);
-            last.push_back(statistic(&alarm.statistic, minutes.copied().collect()));
-            if last.len() > alarm.evaluation_periods {
-                last.pop_front();
-            }
-            is_on = state(alarm, &last, is_on);
+        for end in (first + 1..=last).filter(|end| (end - first) % every == 0) {
+            let periods: Vec<_> = (0..periods).map(|n| value(end - n * period)).collect();
+            is_on = state(alarm, &periods, is_on);
             if is_on {
-                fired.extend(begin + period, period);
+                fired.extend(end * 60, every * 60);
             }
         }
         fired
+    }
+
+    /// What an alarm looks at, of the minutes from one to another.
+    fn value(&self, alarm: &Alarm, from: i64, to: i64) -> Option<f64> {
+        let none = BTreeMap::new();
+        let of = |series: &Series| {
+            let values = self.0.get(&key(&series.namespace, &series.metric, &series.dimensions)).unwrap_or(&none);
+            statistic(&series.statistic, values.range(from..to).flat_map(|(_, values)| values).copied().collect())
+        };
+        let Some(expression) = &alarm.expression else { return of(&alarm.series[0]) };
+        let metrics: Vec<_> = alarm.series.iter().map(|it| (it.id.as_str(), of(it))).collect();
+        expression.value(&metrics)
     }
 }
 
@@ -116,9 +139,9 @@ fn statistic(name: &str, mut values: Vec<f64>) -> Option<f64> {
     })
 }
 
-/// Whether an alarm is on after these periods, of which the last is the latest. A period without data
+/// Whether an alarm is on after these periods. A period without data
 /// counts as the alarm says; where it says nothing, it neither fires nor clears.
-fn state(alarm: &Alarm, periods: &VecDeque<Option<f64>>, was_on: bool) -> bool {
+fn state(alarm: &Alarm, periods: &[Option<f64>], was_on: bool) -> bool {
     if periods.iter().all(Option::is_none) && matches!(alarm.missing.as_str(), "ignore" | "missing") {
         return was_on && alarm.missing == "ignore";
     }
@@ -137,15 +160,24 @@ fn state(alarm: &Alarm, periods: &VecDeque<Option<f64>>, was_on: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::expression::Expression;
     use super::*;
+
+    fn series(id: &str, metric: &str, statistic: &str) -> Series {
+        Series {
+            id: id.to_owned(),
+            namespace: "N".to_owned(),
+            metric: metric.to_owned(),
+            dimensions: [("D".to_owned(), "d".to_owned())].into(),
+            statistic: statistic.to_owned(),
+        }
+    }
 
     fn alarm(statistic: &str, comparison: &str, periods: usize, datapoints: usize, missing: &str) -> Alarm {
         Alarm {
             name: "Alarm".to_owned(),
-            namespace: "N".to_owned(),
-            metric: "M".to_owned(),
-            dimensions: [("D".to_owned(), "d".to_owned())].into(),
-            statistic: statistic.to_owned(),
+            series: vec![series("", "M", statistic)],
+            expression: None,
             period: 300,
             evaluation_periods: periods,
             datapoints,
@@ -155,27 +187,47 @@ mod tests {
         }
     }
 
-    /// When the alarm is on, in periods, given a value in each of these periods.
-    fn on(alarm: &Alarm, values: &[(i64, f64)]) -> Vec<(i64, i64)> {
+    /// The minutes at which the alarm is on, given values in some minutes of the metrics M and S.
+    fn on(alarm: &Alarm, minutes: i64, values: &[(&str, i64, f64)]) -> Vec<(i64, i64)> {
         let mut metrics = Metrics::default();
-        for (period, value) in values {
-            metrics.add("N", "M", &[("D", "d")], period * 300 + 7, *value);
+        for (metric, minute, value) in values {
+            metrics.add("N", metric, &[("D", "d")], minute * 60 + 7, *value);
         }
-        let fired = metrics.evaluate(alarm, 0, 3000);
-        fired.on.iter().map(|(from, to)| (from / 300, to / 300)).collect()
+        let fired = metrics.evaluate(alarm, 0, minutes * 60);
+        fired.on.iter().map(|(from, to)| (from / 60, to / 60)).collect()
     }
 
     #[test]
     fn an_alarm_is_on_while_enough_of_its_periods_breach() {
         let sum = |periods, datapoints, missing| alarm("Sum", "GreaterThanThreshold", periods, datapoints, missing);
-        let values = [(1, 1.0), (1, 1.0), (2, 1.0), (3, 5.0), (5, 5.0)];
-        assert_eq!(on(&sum(1, 1, "notBreaching"), &values), [(2, 3), (4, 5), (6, 7)]);
-        assert_eq!(on(&sum(3, 2, "notBreaching"), &values), [(4, 5), (6, 7)]);
-        assert_eq!(on(&sum(2, 2, "notBreaching"), &values), [] as [(i64, i64); 0]);
-        assert_eq!(on(&sum(1, 1, "ignore"), &values), [(2, 3), (4, 11)]);
-        assert_eq!(on(&sum(1, 1, "missing"), &values), [(2, 3), (4, 5), (6, 7)]);
+        let (first, second) = (("M", 10, 5.0), ("M", 20, 5.0));
+        assert_eq!(on(&sum(1, 1, "notBreaching"), 50, &[first, second]), [(11, 16), (21, 26)]);
+        assert_eq!(on(&sum(1, 1, "notBreaching"), 50, &[("M", 20, 1.0), ("M", 23, 1.0)]), [(24, 26)]);
+        assert_eq!(on(&sum(3, 2, "notBreaching"), 50, &[first, second]), [(21, 26)]);
+        assert_eq!(on(&sum(2, 2, "notBreaching"), 50, &[first, second]), []);
+        assert_eq!(on(&sum(2, 2, "notBreaching"), 50, &[first, ("M", 15, 5.0)]), [(16, 21)]);
+        assert_eq!(on(&sum(1, 1, "ignore"), 50, &[first]), [(11, 51)]);
+        assert_eq!(on(&sum(1, 1, "missing"), 50, &[first]), [(11, 16)]);
         let none = alarm("Sum", "LessThanThreshold", 3, 3, "breaching");
-        assert_eq!(on(&none, &values), [(9, 11)]);
-        assert_eq!(on(&alarm("Maximum", "GreaterThanThreshold", 1, 1, "notBreaching"), &values), [(4, 5), (6, 7)]);
+        assert_eq!(on(&none, 30, &[first]), [(1, 11), (26, 31)]);
+    }
+
+    #[test]
+    fn an_alarm_that_looks_back_for_more_than_a_day_is_evaluated_each_hour() {
+        let days = Alarm { period: 3600, ..alarm("Sum", "GreaterThanThreshold", 25, 1, "notBreaching") };
+        assert_eq!(on(&days, 2000, &[("M", 10, 5.0)]), [(60, 26 * 60)]);
+    }
+
+    #[test]
+    fn an_alarm_on_an_expression_sees_no_breach_where_no_metric_has_a_value() {
+        let expression = Some(Expression::parse("SUM([m, 0 * s])"));
+        let none = Alarm {
+            series: vec![series("m", "M", "Sum"), series("s", "S", "Maximum")],
+            expression,
+            ..alarm("", "LessThanThreshold", 2, 2, "notBreaching")
+        };
+        let there = (10..40).map(|minute| ("S", minute, 7.0));
+        let values: Vec<_> = there.chain([("M", 20, 1.0)]).collect();
+        assert_eq!(on(&none, 60, &values), [(16, 21), (31, 45)]);
     }
 }

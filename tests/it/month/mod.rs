@@ -8,6 +8,7 @@
 mod account;
 mod clock;
 mod dice;
+mod expression;
 mod fault;
 mod journal;
 mod lanes;
@@ -19,6 +20,7 @@ mod record;
 mod setup;
 mod simulation;
 mod template;
+mod trouble;
 mod truth;
 
 use std::collections::BTreeMap;
@@ -148,6 +150,33 @@ fn each_fault_that_is_put_back_breaks_its_budget() {
     let table = rows.join("\n");
     println!("{table}");
     assert!(text("tests/README.md").contains(&table), "this table belongs in tests/README.md:\n{table}");
+}
+
+#[test]
+fn each_trouble_has_its_alarm_in_time_and_it_ends_in_time() {
+    let troubles = trouble::troubles();
+    let outcomes = live_all(troubles.iter().map(|it| (it.setup.clone(), it.script)).collect());
+    let (wrong, rows): (Vec<_>, Vec<_>) =
+        troubles.iter().zip(&outcomes).map(|(trouble, outcome)| trouble.judge(outcome)).unzip();
+    let head = "| trouble | alarm | on after | off after its end | also on |\n|---|---|---|---|---|";
+    let table = format!("{head}\n{}", rows.join("\n"));
+    println!("{table}");
+    assert_eq!(wrong.into_iter().flatten().collect::<Vec<_>>(), [] as [String; 0]);
+    assert!(text("tests/README.md").contains(&table), "this table belongs in tests/README.md:\n{table}");
+}
+
+#[test]
+fn a_new_stack_fires_no_alarm_unless_something_is_wrong() {
+    let cases: Vec<Case> = vec![
+        (Setup::enforcing(), Script::quiet_days),
+        (Setup::observing(), Script::quiet_days),
+        (Setup::since_the_first_day(), Script::quiet_days),
+        (Setup::enforcing().sweeping_first_after(60), Script::quiet_days),
+        (Setup::weekly(), |seed| Script::idle(seed, 16)),
+    ];
+    for outcome in live_all(cases) {
+        assert_eq!(outcome.were_on().collect::<Vec<_>>(), [] as [&str; 0], "{}", outcome.name);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use imds_enforcer::config::Mode;
+use imds_enforcer::report::metrics::NAMESPACE;
 use tokio::time::Instant;
 
 use super::clock;
@@ -25,6 +26,9 @@ const ARRIVES_WITHIN: Duration = Duration::from_mins(30);
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) name: &'static str,
+    days: u64,
+    /// In how many hours each metric of the function was sent.
+    metric_hours: BTreeMap<String, usize>,
     launches: usize,
     instances: usize,
     /// From creation to enforcement, sorted.
@@ -111,6 +115,8 @@ impl Outcome {
         let quiet_messages = journal.messages.iter().filter(|(_, at)| (quiet.0..quiet.1).contains(at));
         Self {
             name,
+            days: simulation.days,
+            metric_hours: journal.metrics.hours(NAMESPACE),
             launches: journal.launches.len(),
             instances: journal.launches.iter().map(|it| it.ids.len()).sum(),
             exposures: exposures(journal.mode, &small, facts),
@@ -141,6 +147,27 @@ impl Outcome {
     pub(crate) fn wrong(&self) -> Option<String> {
         let kinds: Vec<_> = self.wrong.keys().map(|wrong| wrong.as_str()).collect();
         (!kinds.is_empty()).then(|| kinds.join(", "))
+    }
+
+    /// How long the time was that it is the outcome of.
+    pub(crate) fn length(&self) -> Duration {
+        clock::at(self.days, 0, 0, 0)
+    }
+
+    /// The alarms that were on at any time.
+    pub(crate) fn were_on(&self) -> impl Iterator<Item = &str> {
+        self.alarms.iter().filter(|(_, fired)| !fired.on.is_empty()).map(|(name, _)| name.as_str())
+    }
+
+    /// From when an alarm was on for the first time, and until when for the last, since the beginning.
+    pub(crate) fn span(&self, alarm: &str) -> (Duration, Duration) {
+        let begin = clock::first_day().timestamp();
+        let since = |at: i64| Duration::from_secs(u64::try_from(at - begin).unwrap());
+        let on = &self.alarms[alarm].on;
+        (
+            on.first().map_or(Duration::ZERO, |(from, _)| since(*from)),
+            on.last().map_or(Duration::MAX, |(_, to)| since(*to)),
+        )
     }
 
     /// How often instances were described.
@@ -213,6 +240,9 @@ impl Outcome {
                 &format!("results on the bus, messages to people: `{name}`"),
                 format!("{results}, {messages}"),
             ));
+        }
+        for (metric, hours) in &self.metric_hours {
+            rows.push(row(&format!("hours of {} in which `{metric}` was sent", self.days * 24), *hours));
         }
         rows.push(row("log a day, to the nearest 50 kB", (self.log_bytes_a_day + 25_000) / 50_000 * 50));
         rows

@@ -3,7 +3,7 @@
 //! token. The last two are stand-ins for the ports themselves.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, S
 use aws_smithy_types::body::SdkBody;
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
-use imds_enforcer::aws::Error;
 use imds_enforcer::aws::cloudwatch::{Calls, MetadataUse, Refusals, RefusedCalls, Window};
 use imds_enforcer::aws::ec2::{Ec2, Page, SdkEc2, Which};
 use imds_enforcer::aws::eventbridge::ResultBus;
+use imds_enforcer::aws::{Class, Error};
 use imds_enforcer::instance::{Instance, InstanceId, MetadataOptions};
 use imds_enforcer::report::result_event::ResultEvent;
 use local_ec2::exchange::reply;
@@ -178,19 +178,32 @@ impl Ec2 for Port {
     }
 }
 
-/// A bus: the detail-type and the detail of what it took.
+/// A bus: the detail-type and the detail of what it took, and whether it refuses what comes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Bus(Arc<Mutex<Vec<(String, String)>>>);
+pub(crate) struct Bus(Arc<Mutex<Vec<(String, String)>>>, Arc<AtomicBool>);
 
 impl Bus {
     /// What it took since it was asked last.
     pub(crate) fn take(&self) -> Vec<(String, String)> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
+
+    /// Has it refuse what comes, or take it.
+    pub(crate) fn refuse(&self, refuses: bool) {
+        self.1.store(refuses, Ordering::Relaxed);
+    }
 }
 
 impl ResultBus for Bus {
     fn put<'a>(&'a self, events: &'a [ResultEvent]) -> BoxFuture<'a, Result<Vec<Option<Error>>, Error>> {
+        if self.1.load(Ordering::Relaxed) {
+            let denied = Error {
+                class: Class::Refused,
+                code: "AccessDeniedException".to_owned(),
+                message: "no policy of the bus allows it".to_owned(),
+            };
+            return Box::pin(async move { Err(denied) });
+        }
         let taken = events.iter().map(|event| (event.detail_type.to_owned(), event.detail.clone()));
         self.0.lock().unwrap().extend(taken);
         Box::pin(async move { Ok(vec![None; events.len()]) })

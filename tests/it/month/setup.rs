@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) fault: Option<Fault>,
     pub(crate) seed: u64,
+    /// After how many minutes a schedule has its first turn.
+    pub(crate) first_sweep: u64,
 }
 
 /// The days for which the grace looks back.
@@ -48,6 +50,7 @@ impl Setup {
             limits: Limits::default(),
             fault: None,
             seed: 20_261_102,
+            first_sweep: 5,
         }
     }
 
@@ -72,6 +75,18 @@ impl Setup {
         let template = all.template.with("GraceDays", GRACE_DAYS).with("SweepLimit", PACE);
         let limits = Limits { grace_days: Some(GRACE_DAYS), pace: Some(PACE), ..all.limits };
         Self { name: "enforce with a grace and a pace", template, limits, ..all }
+    }
+
+    /// The same, whose first sweep comes after so many minutes.
+    pub(crate) fn sweeping_first_after(self, minutes: u64) -> Self {
+        Self { first_sweep: minutes, ..self }
+    }
+
+    /// A sweep each week.
+    pub(crate) fn weekly() -> Self {
+        let all = Self::enforcing();
+        let template = all.template.with("SweepSchedule", "rate(7 days)").with("SweepAlarmHours", 168);
+        Self { name: "enforce with a sweep each week", template, ..all }
     }
 
     /// The same with a fault that is put back.
@@ -129,8 +144,8 @@ fn change_template(setup: &mut Setup, fault: Fault) {
         }
         Fault::LongWindow => template.set_windows(60),
         Fault::AlarmOnEveryRefusal => {
-            for alarm in deployment.alarms.iter().filter(|alarm| alarm.metric == "InstancesRefused") {
-                template.properties(&alarm.name)["MetricName"] = "InstancesFailed".into();
+            for alarm in deployment.alarms.iter().filter(|alarm| alarm.series[0].metric == "InstancesRefused") {
+                template.properties(&alarm.name)["MetricName"] = "SweepInstancesRefused".into();
             }
         }
         Fault::EveryResultIsAMessage => {

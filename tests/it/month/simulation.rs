@@ -2,7 +2,7 @@
 //! beside it, all on tokio's paused clock.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use local_ec2::model::{Instance, Model};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::account::{Act, Launch, OWNER, Script};
+use super::account::{Act, Broken, Launch, OWNER, Script};
 use super::dice::Dice;
 use super::fault::Fault;
 use super::journal::Journal;
 use super::lanes::{Event, Lane, Message};
 use super::ports::{Account, Bus, CallCounts, Port};
 use super::setup::Setup;
-use super::template::{Deployment, Function};
+use super::template::{Deployment, Function, Rule};
 use super::truth::{Fact, Truth};
 use super::{clock, pattern, record, setup};
 use crate::harness::{DESCRIBE, MODIFY, collect_log, error, fault};
@@ -40,12 +40,29 @@ const BEGINS_AFTER: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 enum Step {
     Act(Box<Act>),
-    Arrive { event: Event, json: Rc<Value> },
-    WindowEnds { queue: String, number: u64 },
-    Visible { queue: String, message: Message },
-    Invoke { event: Event, attempt: usize },
-    Schedule { rule: usize },
+    Arrive {
+        event: Event,
+        json: Rc<Value>,
+    },
+    WindowEnds {
+        queue: String,
+        number: u64,
+    },
+    Visible {
+        queue: String,
+        message: Message,
+    },
+    Invoke {
+        event: Event,
+        attempt: usize,
+        throttled: u32,
+    },
+    Schedule {
+        rule: usize,
+    },
     Sample,
+    /// The event sources have polled their queues meanwhile.
+    Poll,
 }
 
 /// An execution environment of the function, which remembers what the function itself remembers.
@@ -94,6 +111,10 @@ pub(crate) struct Simulation {
     begin: Instant,
     end: Instant,
     samples: bool,
+    /// What does not work.
+    broken: BTreeSet<Broken>,
+    /// When a queue was used last, by its name.
+    used: BTreeMap<String, Instant>,
     /// When EC2 throttles or fails.
     faults: Vec<(Duration, Duration)>,
     /// The seconds that CloudTrail takes, from the least to the most.
@@ -131,20 +152,23 @@ impl Simulation {
             delay: script.delay,
             lost: if setup.fault == Some(Fault::NothingButCloudTrail) { 10 } else { script.lost },
             samples: false,
+            broken: BTreeSet::new(),
+            used: BTreeMap::new(),
             setup,
         };
         for (after, act) in script.acts {
             simulation.plan(begin + after, Step::Act(Box::new(act)));
         }
+        simulation.plan(begin, Step::Poll);
         simulation.begin_schedules();
         simulation
     }
 
-    /// A schedule's first turn comes five minutes after the deployment.
+    /// A schedule's first turn comes minutes after the deployment.
     fn begin_schedules(&mut self) {
         for rule in 0..self.deployment.rules.len() {
             if self.deployment.rules[rule].rate.is_some() {
-                self.plan(self.begin + Duration::from_mins(5), Step::Schedule { rule });
+                self.plan(self.begin + Duration::from_mins(self.setup.first_sweep), Step::Schedule { rule });
             }
         }
     }
@@ -188,9 +212,10 @@ impl Simulation {
                 self.handle_batch(&queue, batch);
             }
             Step::Visible { queue, message } => self.add_message(&queue, message),
-            Step::Invoke { event, attempt } => self.invoke(Trigger::Direct { event, attempt }),
+            Step::Invoke { event, attempt, throttled } => self.invoke_directly(event, attempt, throttled),
             Step::Schedule { rule } => self.schedule(rule),
             Step::Sample => self.sample(),
+            Step::Poll => self.poll(),
         }
     }
 
@@ -218,7 +243,30 @@ impl Simulation {
                 }
             }
             Act::Fail(false) => self.account.model().faults.clear(),
+            Act::Break(broken, true) => self.break_down(broken),
+            Act::Break(broken, false) => self.mend(broken),
         }
+    }
+
+    fn break_down(&mut self, broken: Broken) {
+        self.broken.insert(broken);
+        self.bus.refuse(self.broken.contains(&Broken::Bus));
+        for lane in self.lanes.values_mut() {
+            lane.is_off = self.broken.contains(&Broken::Source);
+        }
+    }
+
+    /// Mends something, and moves the dead letters back, as the manual says.
+    fn mend(&mut self, broken: Broken) {
+        self.broken.remove(&broken);
+        self.bus.refuse(self.broken.contains(&Broken::Bus));
+        for lane in self.lanes.values_mut() {
+            lane.is_off = self.broken.contains(&Broken::Source);
+        }
+        let launches = self.deployment.function.dead_letters.clone();
+        let dead_letters: Vec<_> = self.lanes.values_mut().flat_map(Lane::take_dead_letters).collect();
+        dead_letters.into_iter().for_each(|message| self.send_message(&launches, message.event));
+        self.look(&launches);
     }
 
     fn launch(&mut self, launch: &Launch, now: Instant) {
@@ -306,7 +354,9 @@ impl Simulation {
 
     /// What CloudTrail takes to record a call.
     fn recording(&mut self) -> Duration {
-        Duration::from_secs(self.delays.between(self.delay.0, self.delay.1))
+        let late = (45 * 60, 50 * 60);
+        let (least, most) = if self.broken.contains(&Broken::CloudTrail) { late } else { self.delay };
+        Duration::from_secs(self.delays.between(least, most))
     }
 
     /// Has an event arrive after a while, or twice, or not at all. Whether it does.
@@ -333,28 +383,38 @@ impl Simulation {
     fn arrive(&mut self, event: &Event, json: &Value) {
         let matches = |pattern: &Value| pattern::matches(pattern, json);
         let rules = self.deployment.rules.iter().filter(|rule| rule.bus.is_none());
-        let rules = rules.filter(|rule| rule.pattern.as_ref().is_some_and(matches));
-        let targets: Vec<_> = rules.flat_map(|rule| rule.targets.clone()).collect();
-        for target in &targets {
-            self.deliver(target, event.clone());
-        }
+        let rules: Vec<_> = rules.filter(|rule| rule.pattern.as_ref().is_some_and(matches)).cloned().collect();
+        rules.iter().for_each(|rule| self.deliver(rule, event));
     }
 
     fn schedule(&mut self, number: usize) {
         let now = Instant::now();
         let rule = self.deployment.rules[number].clone();
+        self.plan_in(rule.rate.unwrap(), Step::Schedule { rule: number });
+        if self.broken.contains(&Broken::SweepRule) {
+            return;
+        }
         self.journal.metrics.add("AWS/Events", "Invocations", &[("RuleName", &rule.name)], seconds(now), 1.0);
         let body = record::scheduled(now).to_string().into();
         let event = Event { body, launch: None };
-        rule.targets.iter().for_each(|target| self.deliver(target, event.clone()));
-        self.plan_in(rule.rate.unwrap(), Step::Schedule { rule: number });
+        self.deliver(&rule, &event);
     }
 
-    fn deliver(&mut self, target: &str, event: Event) {
-        if target == self.deployment.function.name {
-            self.plan_in(BEGINS_AFTER, Step::Invoke { event, attempt: 0 });
-        } else {
-            self.send_message(target, event);
+    /// A rule sends an event to its targets. What a target's policy refuses goes to the dead-letter queue
+    /// at once, and what that refuses too is lost.
+    fn deliver(&mut self, rule: &Rule, event: &Event) {
+        for target in &rule.targets {
+            if target == &self.deployment.function.name {
+                self.plan_in(BEGINS_AFTER, Step::Invoke { event: event.clone(), attempt: 0, throttled: 0 });
+            } else if !self.broken.contains(&Broken::QueuePolicy) {
+                self.send_message(target, event.clone());
+            } else if self.broken.contains(&Broken::DeadLetterPolicy) {
+                let (metric, now) = ("InvocationsFailedToBeSentToDlq", seconds(Instant::now()));
+                self.journal.metrics.add("AWS/Events", metric, &[("RuleName", &rule.name)], now, 1.0);
+            } else {
+                let queue = self.deployment.queues[target].redrive.clone().unwrap().1;
+                self.send_message(&queue, event.clone());
+            }
         }
     }
 
@@ -362,6 +422,7 @@ impl Simulation {
         self.serial += 1;
         let now = Instant::now();
         let message = Message { id: self.serial, event, sent: now, receives: 0, visible: now };
+        self.used.insert(queue.to_owned(), now);
         self.add_message(queue, message);
     }
 
@@ -392,14 +453,45 @@ impl Simulation {
 
     fn handle_batch(&mut self, queue: &str, batch: Option<Vec<Message>>) {
         let Some(messages) = batch else { return };
+        if self.is_throttled() {
+            for message in messages {
+                self.plan(message.visible, Step::Visible { queue: queue.to_owned(), message });
+            }
+            return;
+        }
         self.lanes.get_mut(queue).unwrap().busy += 1;
         self.invoke(Trigger::Batch { queue: queue.to_owned(), messages });
         self.look(queue);
     }
 
+    /// Whether Lambda has no concurrency left, which it counts each time.
+    fn is_throttled(&mut self) -> bool {
+        let is_throttled = self.broken.contains(&Broken::Concurrency);
+        if is_throttled {
+            self.measure_function("Throttles", Instant::now(), 1.0);
+        }
+        is_throttled
+    }
+
+    fn measure_function(&mut self, metric: &str, at: Instant, value: f64) {
+        let dimensions = [("FunctionName", self.deployment.function.name.as_str())];
+        self.journal.metrics.add("AWS/Lambda", metric, &dimensions, seconds(at), value);
+    }
+
+    /// Begins an asynchronous invocation, or tries it again later, after at most five minutes.
+    fn invoke_directly(&mut self, event: Event, attempt: usize, throttled: u32) {
+        if self.is_throttled() {
+            let wait = Duration::from_secs(1 << throttled.min(9)).min(Duration::from_mins(5));
+            self.plan_in(wait, Step::Invoke { event, attempt, throttled: throttled + 1 });
+        } else {
+            self.invoke(Trigger::Direct { event, attempt });
+        }
+    }
+
     /// Begins an invocation in an environment that is idle, or in a new one.
     fn invoke(&mut self, trigger: Trigger) {
         let begin = Instant::now();
+        self.measure_function("Invocations", begin, 1.0);
         let end = begin + self.deployment.function.time_out;
         let payload = payload(&trigger, self.setup.fault);
         let environment = self.idle.pop();
@@ -433,8 +525,7 @@ impl Simulation {
         let is_calm = self.is_calm(begin);
         self.journal.swept(answer.as_ref());
         let function = self.deployment.function.clone();
-        let dimensions = [("FunctionName", function.name.as_str())];
-        self.journal.metrics.add("AWS/Lambda", "Errors", &dimensions, seconds(begin), f64::from(u8::from(failed)));
+        self.measure_function("Errors", begin, f64::from(u8::from(failed)));
         match trigger {
             Trigger::Direct { event, attempt } => {
                 self.journal.invoked(std::iter::once(event.launch), calls, false, is_calm);
@@ -460,7 +551,7 @@ impl Simulation {
     fn retry(&mut self, event: Event, attempt: usize, function: &Function) {
         if attempt < function.retries {
             let wait = Duration::from_mins(1 + u64::try_from(attempt).unwrap());
-            self.plan_in(wait, Step::Invoke { event, attempt: attempt + 1 });
+            self.plan_in(wait, Step::Invoke { event, attempt: attempt + 1, throttled: 0 });
         } else {
             self.send_message(&function.dead_letters, event);
         }
@@ -502,6 +593,24 @@ impl Simulation {
             let wait = Duration::from_secs(self.echoes.between(self.delay.0, self.delay.1));
             self.plan_in(wait, Step::Arrive { event, json: Rc::new(json) });
         }
+    }
+
+    /// Measures the queues that were used within six hours, as their sources do all the time: SQS has no
+    /// data of others.
+    fn poll(&mut self) {
+        let now = Instant::now();
+        for (name, lane) in &self.lanes {
+            if lane.source.is_some() && !lane.is_off {
+                self.used.insert(name.clone(), now);
+            }
+            if self.used.get(name).is_some_and(|used| now - *used < Duration::from_hours(6)) {
+                let visible = f64::from(u32::try_from(lane.visible()).unwrap());
+                let dimensions = [("QueueName", name.as_str())];
+                let metric = "ApproximateNumberOfMessagesVisible";
+                self.journal.metrics.add("AWS/SQS", metric, &dimensions, seconds(now), visible);
+            }
+        }
+        self.plan_in(Duration::from_mins(15), Step::Poll);
     }
 
     /// Measures the queues, each minute while one holds anything.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::expression::Expression;
 use crate::harness::{REGION, root};
 use crate::stand_in::python;
 
@@ -70,14 +71,24 @@ pub(crate) struct Rule {
     pub(crate) targets: Vec<String>,
 }
 
-/// An alarm.
+/// A statistic of a metric, which an alarm looks at.
 #[derive(Debug, Clone)]
-pub(crate) struct Alarm {
-    pub(crate) name: String,
+pub(crate) struct Series {
+    /// What an expression calls it.
+    pub(crate) id: String,
     pub(crate) namespace: String,
     pub(crate) metric: String,
     pub(crate) dimensions: BTreeMap<String, String>,
     pub(crate) statistic: String,
+}
+
+/// An alarm.
+#[derive(Debug, Clone)]
+pub(crate) struct Alarm {
+    pub(crate) name: String,
+    pub(crate) series: Vec<Series>,
+    /// What is made of several, or nothing for an alarm on one.
+    pub(crate) expression: Option<Expression>,
     pub(crate) period: u64,
     pub(crate) evaluation_periods: usize,
     pub(crate) datapoints: usize,
@@ -193,6 +204,8 @@ impl Template {
                 self.resolve(&branches[if holds { 1 } else { 2 }])
             }
             ("Fn::Sub", text) => Some(text.clone()),
+            // The one use of it is to take a rule's name from its ARN.
+            ("Fn::Select", Value::Array(of)) => self.resolve(&of[1]["Fn::Split"][1]),
             other => panic!("{other:?} is not known here"),
         }
     }
@@ -291,19 +304,41 @@ fn rate(expression: &str) -> Duration {
     Duration::from_secs(count.parse::<u64>().unwrap() * unit)
 }
 
+impl Series {
+    fn read(id: &str, metric: &Value, statistic: &Value) -> Self {
+        let dimensions = metric["Dimensions"].as_array().into_iter().flatten();
+        Self {
+            id: id.to_owned(),
+            namespace: text(&metric["Namespace"]),
+            metric: text(&metric["MetricName"]),
+            dimensions: dimensions.map(|it| (text(&it["Name"]), text(&it["Value"]))).collect(),
+            statistic: text(statistic),
+        }
+    }
+}
+
 impl Alarm {
     fn read((name, properties): (&str, &Value)) -> Self {
-        assert!(properties.get("Metrics").is_none(), "{name} is on an expression, which is not known here");
-        let dimensions = properties["Dimensions"].as_array().into_iter().flatten();
         let count = |name: &str| number(&properties[name]).map(|count| usize::try_from(count).unwrap());
-        let statistic = properties.get("Statistic").or_else(|| properties.get("ExtendedStatistic"));
+        let metrics = properties["Metrics"].as_array().cloned().unwrap_or_default();
+        let (stats, expressions): (Vec<_>, Vec<_>) = metrics.iter().partition(|it| it.get("MetricStat").is_some());
+        let period = stats.first().map_or(&properties["Period"], |it| &it["MetricStat"]["Period"]);
+        assert!(stats.iter().all(|it| &it["MetricStat"]["Period"] == period), "{name} has several periods");
+        let series = match &stats[..] {
+            [] => vec![Series::read("", properties, &properties["Statistic"])],
+            stats => {
+                let read = |it: &&Value| {
+                    let stat = &it["MetricStat"];
+                    Series::read(&text(&it["Id"]), &stat["Metric"], &stat["Stat"])
+                };
+                stats.iter().map(read).collect()
+            }
+        };
         Self {
             name: name.to_owned(),
-            namespace: text(&properties["Namespace"]),
-            metric: text(&properties["MetricName"]),
-            dimensions: dimensions.map(|it| (text(&it["Name"]), text(&it["Value"]))).collect(),
-            statistic: statistic.map(text).unwrap(),
-            period: number(&properties["Period"]).unwrap(),
+            series,
+            expression: expressions.first().map(|it| Expression::parse(&text(&it["Expression"]))),
+            period: number(period).unwrap(),
             evaluation_periods: count("EvaluationPeriods").unwrap(),
             datapoints: count("DatapointsToAlarm").or_else(|| count("EvaluationPeriods")).unwrap(),
             threshold: text(&properties["Threshold"]).parse().unwrap(),
