@@ -87,18 +87,15 @@ package: rust $(VENV)/installed ## Build the zip for Lambda, which needs glibc 2
 	@$(VENV)/bin/python infra/deploy/build.py $(ARCHITECTURE)
 	$(LAMBDA_BUILD) --bin imds-enforcer
 	@$(VENV)/bin/python infra/deploy/package.py target/lambda/imds-enforcer target/imds-enforcer.zip $(ARCHITECTURE)
-	@$(VENV)/bin/python infra/deploy/sam.py target/imds-enforcer.zip target/template.json
+	@$(VENV)/bin/python infra/deploy/sam.py target/imds-enforcer.zip target/template.json target/cloudformation.json
 
 .PHONY: deploy
 deploy: rust $(VENV)/installed ## Build and deploy the stack: AlarmEmail=… Mode=observe, or any other parameter, Regions=us-east-1,…
 	@$(VENV)/bin/python infra/deploy/deploy.py
 
 .PHONY: organization
-organization: $(VENV)/installed ## Publish function and template for an organization: ORGANIZATION=o-… REGIONS=us-east-1,…
-	@[[ -n "$(ORGANIZATION)" && -n "$(REGIONS)" ]] || { echo "name the organization and the Regions: make organization ORGANIZATION=o-a1b2c3d4e5 REGIONS=us-east-1,eu-central-1" >&2; exit 1; }
-	@$(VENV)/bin/python infra/deploy/account.py
-	$(MAKE) package
-	$(VENV)/bin/python infra/deploy/organization.py "$(ORGANIZATION)" "$(REGIONS)" target/imds-enforcer.zip
+organization: rust $(VENV)/installed ## Publish and deploy the organization's stack set: OrganizationId=o-… OrganizationalUnitIds=ou-… Regions=us-east-1,…
+	@$(VENV)/bin/python infra/deploy/organization.py
 
 .PHONY: hub
 hub: $(VENV)/installed ## Deploy the hub of an organization: OrganizationId=o-… AlarmEmail=… ResultEmail=… Region=…

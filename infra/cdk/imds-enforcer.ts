@@ -82,7 +82,7 @@ export interface ImdsEnforcerParameters {
 
 /** Resources of the app, in place of ARNs, and what the template has no parameters for. */
 export interface ImdsEnforcerProps extends ImdsEnforcerParameters {
-  /** A key in place of `kmsKeyArn`. Its policy must let `logs`, `events`, `cloudwatch` and `sns` use it. */
+  /** A key in place of `kmsKeyArn`. Its policy must let `logs`, `events` and `cloudwatch` use it. */
   readonly key?: kms.IKey;
   /** A topic in place of `alarmTopicArn`. Its policy must let CloudWatch publish. */
   readonly alarmTopic?: sns.ITopic;

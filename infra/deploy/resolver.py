@@ -64,12 +64,16 @@ class Resolver:
         return re.sub(r"\$\{([^}]+)\}", lambda it: values.get(it[1], it[0]), text)
 
     def fn_join(self, argument):
-        separator, parts = argument
-        return separator.join(self.resolve(parts))
+        separator, parts = map(self.resolve, argument)
+        return separator.join(str(part) for part in parts)
 
     def fn_split(self, argument):
-        separator, text = argument
-        return self.resolve(text).split(separator)
+        separator, text = map(self.resolve, argument)
+        return text.split(separator)
+
+    def fn_select(self, argument):
+        index, members = map(self.resolve, argument)
+        return members[int(index)]
 
     def fn_equals(self, pair):
         left, right = (str(self.resolve(side)) for side in pair)

@@ -1,8 +1,8 @@
 """The SAM template: as it is written, as it goes with a package, and as plain CloudFormation.
 
-    sam.py ZIP TEMPLATE
+    sam.py ZIP TEMPLATE PLAIN
 
-writes the template that goes with a zip, for the same folder.
+writes the template that goes with a zip, for the same folder, and plain CloudFormation for those who deploy without SAM.
 """
 
 import copy
@@ -50,9 +50,31 @@ def transformed(template=None, code_uri="s3://amzn-s3-demo-bucket/function.zip")
     return plain
 
 
-def main(zip_name, template_name):
-    template = of_package(pathlib.Path(zip_name).read_bytes())
-    pathlib.Path(template_name).write_text(json.dumps(template, indent=2))
+# Where the zip is, for whoever deploys without SAM.
+PLACE = {
+    "CodeBucket": {"Description": "The bucket of the zip, in the stack's Region.", "AllowedPattern": "^[a-z0-9.-]{3,63}$"},
+    "CodeKey": {"Description": "The key of the zip in its bucket.", "MinLength": 1, "MaxLength": 1024},
+    "CodeVersion": {"Description": "The version of the zip; empty for the latest, or a bucket without versions.", "MaxLength": 1024, "Default": ""},
+}
+
+
+def plain(zipped):
+    """The template of a package without the SAM transform, with the zip's place as parameters."""
+    template = transformed(of_package(zipped))
+    template["Parameters"] |= {name: {"Type": "String", **it} for name, it in PLACE.items()}
+    template["Conditions"]["HasCodeVersion"] = {"Fn::Not": [{"Fn::Equals": [{"Ref": "CodeVersion"}, ""]}]}
+    template["Resources"]["Function"]["Properties"]["Code"] = {
+        "S3Bucket": {"Ref": "CodeBucket"},
+        "S3Key": {"Ref": "CodeKey"},
+        "S3ObjectVersion": {"Fn::If": ["HasCodeVersion", {"Ref": "CodeVersion"}, {"Ref": "AWS::NoValue"}]},
+    }
+    return template
+
+
+def main(zip_name, template_name, plain_name):
+    zipped = pathlib.Path(zip_name).read_bytes()
+    for name, template in ((template_name, of_package(zipped)), (plain_name, plain(zipped))):
+        pathlib.Path(name).write_text(json.dumps(template, indent=2))
 
 
 if __name__ == "__main__":

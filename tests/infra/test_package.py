@@ -153,14 +153,16 @@ def test_the_zip_does_not_depend_on_modes_or_other_files(tree):
 
 
 def test_an_organization_gets_the_architecture_that_was_built(aws, tree):
-    command = ["make", "organization", "ORGANIZATION=o-a1b2c3d4e5", "REGIONS=us-east-1"]
+    command = ["make", "organization", "OrganizationId=o-a1b2c3d4e5", "Regions=us-east-1", "PublishOnly=yes"]
     region = {"AWS_ENDPOINT_URL": aws.endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
-    status, output = tree.run(*command, binary=elf("arm64"), ARCHITECTURE="arm64", **region)
+    status, output = tree.run(*command, binary=elf("x86_64"), **region)
     assert status == 0, output
-    bucket, name = output.split("TemplateUrl=https://")[1].strip().split(".s3.us-east-1.amazonaws.com/")
+    url, regions = output.split("TemplateUrl=https://")[1].strip().split(" PublishedRegions=")
+    bucket, name = url.split(".s3.us-east-1.amazonaws.com/")
     template = json.loads(aws("s3").get_object(Bucket=bucket, Key=name)["Body"].read())
-    assert template["Parameters"]["Architecture"]["AllowedValues"] == ["arm64"]
-    assert "published to us-east-1, for arm64; " in output
+    assert template["Parameters"]["Architecture"]["AllowedValues"] == ["x86_64"]
+    assert regions.split() == ["us-east-1"]
+    assert "published to us-east-1, for x86_64" in output
 
 
 @pytest.mark.parametrize(("architecture", "target"), [("x86_64", TARGETS[0]), ("arm64", TARGETS[1])])
