@@ -40,7 +40,7 @@ impl Expression {
     pub(crate) fn value(&self, metrics: &[(&str, Option<f64>)]) -> Option<f64> {
         match self.evaluate(metrics) {
             Value::Series(value) => value,
-            other => panic!("an alarm is on one series, not on {other:?}"),
+            other @ (Value::Scalar(_) | Value::List(_)) => panic!("an alarm is on one series, not on {other:?}"),
         }
     }
 
@@ -53,7 +53,9 @@ impl Expression {
             Self::Sum(of) => match of.evaluate(metrics) {
                 // What is missing counts as zero, and where all is missing there is no value.
                 Value::List(values) => Value::Series(values.into_iter().flatten().reduce(|sum, it| sum + it)),
-                other => panic!("the sum of {other:?} over its time is not for alarms"),
+                other @ (Value::Scalar(_) | Value::Series(_)) => {
+                    panic!("the sum of {other:?} over its time is not for alarms")
+                }
             },
             Self::Times(left, right) => combine(&left.evaluate(metrics), &right.evaluate(metrics), |a, b| a * b),
             Self::Plus(left, right) => combine(&left.evaluate(metrics), &right.evaluate(metrics), |a, b| a + b),

@@ -220,17 +220,7 @@ impl Outcome {
                 ratio(self.batches.1, self.batches.0),
             ),
         ];
-        for (action, (calls, throttled, most)) in &self.calls {
-            let limit = if *action == DESCRIBE { 20 } else { 5 };
-            rows.push(row(
-                &format!("`{action}` for each launch, throttled in all, busiest five minutes by the documented rate"),
-                format!("{}, {throttled}, {} %", ratio(*calls, self.launches), most * 100 / (300 * limit)),
-            ));
-        }
-        for wrong in Wrong::ALL {
-            let writes = self.wrong.get(&wrong).copied().unwrap_or_default();
-            rows.push(row(&format!("writes that should not be: {}", wrong.as_str()), writes));
-        }
+        rows.extend(self.rows_of_calls());
         rows.push(row("instances that one sweep enforced, at the most", self.most_swept));
         rows.push(row("instances lost", self.lost));
         rows.push(row("dead letters", self.dead_letters));
@@ -245,6 +235,23 @@ impl Outcome {
             rows.push(row(&format!("hours of {} in which `{metric}` was sent", self.days * 24), *hours));
         }
         rows.push(row("log a day, to the nearest 50 kB", (self.log_bytes_a_day + 25_000) / 50_000 * 50));
+        rows
+    }
+
+    /// How often EC2 was called, and the writes that should not be.
+    fn rows_of_calls(&self) -> Vec<(String, String)> {
+        let mut rows = Vec::new();
+        for (action, (calls, throttled, most)) in &self.calls {
+            let limit = if *action == DESCRIBE { 20 } else { 5 };
+            rows.push(row(
+                &format!("`{action}` for each launch, throttled in all, busiest five minutes by the documented rate"),
+                format!("{}, {throttled}, {} %", ratio(*calls, self.launches), most * 100 / (300 * limit)),
+            ));
+        }
+        for wrong in Wrong::ALL {
+            let writes = self.wrong.get(&wrong).copied().unwrap_or_default();
+            rows.push(row(&format!("writes that should not be: {}", wrong.as_str()), writes));
+        }
         rows
     }
 

@@ -265,7 +265,9 @@ impl Simulation {
         }
         let launches = self.deployment.function.dead_letters.clone();
         let dead_letters: Vec<_> = self.lanes.values_mut().flat_map(Lane::take_dead_letters).collect();
-        dead_letters.into_iter().for_each(|message| self.send_message(&launches, message.event));
+        for message in dead_letters {
+            self.send_message(&launches, message.event);
+        }
         self.look(&launches);
     }
 
@@ -384,7 +386,9 @@ impl Simulation {
         let matches = |pattern: &Value| pattern::matches(pattern, json);
         let rules = self.deployment.rules.iter().filter(|rule| rule.bus.is_none());
         let rules: Vec<_> = rules.filter(|rule| rule.pattern.as_ref().is_some_and(matches)).cloned().collect();
-        rules.iter().for_each(|rule| self.deliver(rule, event));
+        for rule in &rules {
+            self.deliver(rule, event);
+        }
     }
 
     fn schedule(&mut self, number: usize) {

@@ -42,7 +42,8 @@ fn broken(seed: u64, broken: &[Broken]) -> Script {
 
 /// Every trouble.
 pub(crate) fn troubles() -> Vec<Trouble> {
-    let of = |what, alarm, lasts, script| Trouble { what, setup: Setup::enforcing(), script, alarm, lasts };
+    let with = |setup, what, alarm, lasts, script| Trouble { what, setup, script, alarm, lasts };
+    let of = |what, alarm, lasts, script| with(Setup::enforcing(), what, alarm, lasts, script);
     vec![
         of("EC2 fails, seen by sweeps", "ErrorAlarm", FOUR_HOURS, |seed| Script::day(seed).failing(FOUR_HOURS)),
         of("EC2 fails, seen by launches", "OldestMessageAlarm", FOUR_HOURS, |seed| {
@@ -53,13 +54,9 @@ pub(crate) fn troubles() -> Vec<Trouble> {
         of("no sweep ever ran", "NoSweepAlarm", FIRST_HOURS, |seed| {
             Script::day(seed).breaking(&[Broken::SweepRule], FIRST_HOURS)
         }),
-        Trouble {
-            what: "the rule of a sweep each week is disabled",
-            setup: Setup::weekly(),
-            script: |seed| Script::idle(seed, 16).breaking(&[Broken::SweepRule], A_WEEK),
-            alarm: "NoSweepAlarm",
-            lasts: A_WEEK,
-        },
+        with(Setup::weekly(), "the rule of a sweep each week is disabled", "NoSweepAlarm", A_WEEK, |seed| {
+            Script::idle(seed, 16).breaking(&[Broken::SweepRule], A_WEEK)
+        }),
         of("the event source is disabled", "OldestMessageAlarm", FOUR_HOURS, |seed| broken(seed, &[Broken::Source])),
         of("the queue's policy is gone", "DeadLetterAlarm", FOUR_HOURS, |seed| broken(seed, &[Broken::QueuePolicy])),
         of("the dead-letter queue's policy is gone, too", "LostEventAlarm", FOUR_HOURS, |seed| {
@@ -76,13 +73,13 @@ pub(crate) fn troubles() -> Vec<Trouble> {
         of("a program loosens instances again and again", "RunawayAlarm", HALF_AN_HOUR, |seed| {
             Script::day(seed).looping(HALF_AN_HOUR)
         }),
-        Trouble {
-            what: "an instance refuses calls, from when a sweep can see it",
-            setup: Setup::since_the_first_day(),
-            script: |seed| Script::idle(seed, 1).loosening(LOOSENED, ATTACKER),
-            alarm: "RefusingCallsAlarm",
-            lasts: REFUSES_CALLS,
-        },
+        with(
+            Setup::since_the_first_day(),
+            "an instance refuses calls, from when a sweep can see it",
+            "RefusingCallsAlarm",
+            REFUSES_CALLS,
+            |seed| Script::idle(seed, 1).loosening(LOOSENED, ATTACKER),
+        ),
     ]
 }
 
