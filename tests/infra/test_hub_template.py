@@ -4,7 +4,6 @@ import copy
 import json
 import re
 
-import command
 import hub_checks
 import pytest
 from cfnlint.api import lint_all
@@ -39,10 +38,6 @@ def test_nothing_is_wrong_with_it(parameters):
     resources = deployed(**parameters)
     assert [f"{check.__name__}: {it}" for check in hub_checks.CHECKS for it in check(resources)] == []
     assert list(hub_checks.a_member_is_silent_before_it_is_forgotten(raw())) == []
-
-
-def test_the_commands_know_it_for_one_of_this_projects():
-    assert raw()["Description"].startswith(command.DESCRIPTION)
 
 
 def test_the_dashboard_can_be_left_out():
@@ -136,7 +131,22 @@ SEEDED_FAULTS = {
         "alarm without a topic": lambda it: at(it, "RecordAlarm").pop("AlarmActions"),
         "watch that ends in silence": lambda it: at(it, "SilentAlarm").update(TreatMissingData="notBreaching"),
         "watch that fails in silence": lambda it: it.pop("WatchAlarm"),
+        "alarm that a member in the hub's account tells again": lambda it: at(it, "RecordAlarm").update(AlarmDescription="imds-enforcer - it fails"),
         "alarm at creation": lambda it: at(it, "SilentAlarm").update(TreatMissingData="breaching"),
+    },
+    "every_loss_is_found": {
+        "no alarm on losses": lambda it: it.pop("LostEventAlarm"),
+        "rule whose losses nobody sees": lambda it: at(it, "LostEventAlarm")["Metrics"].pop(3),
+        "rule of the bus as one of the default bus": lambda it: at(it, "LostEventAlarm")["Metrics"][1]["MetricStat"]["Metric"]["Dimensions"].pop(0),
+    },
+    "every_execution_that_does_not_succeed_is_found": {
+        "time-out unseen": lambda it: at(it, "RecordAlarm")["Metrics"].pop(2),
+        "watch that is not looked at": lambda it: at(it, "WatchAlarm")["Metrics"][1]["MetricStat"]["Metric"].update(Dimensions=[{"Name": "StateMachineArn", "Value": {"Ref": "Record"}}]),
+    },
+    "what_is_not_recorded_is_kept_with_its_error": {
+        "line that is lost": lambda it: state(it, "Record", "WriteResult").pop("Catch"),
+        "digest that is lost": lambda it: state(it, "Record", "Seen")["Catch"].pop(),
+        "failure that counts as a success": lambda it: state(it, "Record", "Keep").update(Next="Done"),
     },
     "the_alarm_is_on_what_the_watch_counts": {
         "number of another name": lambda it: at(it, "SilentAlarm").update(MetricName="Silent"),
@@ -153,6 +163,11 @@ SEEDED_FAULTS = {
         "field that no line has": lambda it: replaced(at(it, "Board")["DashboardBody"], "Fn::Sub", "latest(left_over)", "latest(leftover)"),
         "lines that there are not": lambda it: replaced(at(it, "Board")["DashboardBody"], "Fn::Sub", 'line = \\"cause\\"', 'line = \\"causes\\"'),
         "line without what is left": lambda it: replaced(state(it, "Record", "WriteDigest")["Arguments"], "LogEvents", '"left_over": ', '"leftover": '),
+    },
+    "the_dashboard_shows_who_is_blind": {
+        "dashboard of a day": lambda it: replaced(at(it, "Board")["DashboardBody"], "Fn::Sub", "-P7D", "-P1D"),
+        "digest without its error": lambda it: replaced(at(it, "Board")["DashboardBody"], "Fn::Sub", "as refusals, latest(error) as sweep_error", "as refusals"),
+        "silence that a blind sweep ends": lambda it: replaced(at(it, "Board")["DashboardBody"], "Fn::Sub", '(line = \\"digest\\" and error = \\"none\\")', 'line = \\"digest\\"'),
     },
     "what_was_said_outlives_the_stack": {
         "lines deleted with the stack": lambda it: it["LogStream"].pop("DeletionPolicy"),

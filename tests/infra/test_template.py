@@ -295,6 +295,8 @@ SEEDED_FAULTS = {
         "role that may send to any bus": lambda it: at(it, "AlarmStateRole")["Policies"][0]["PolicyDocument"]["Statement"][0].update(Resource="*"),
         "role that may do more": lambda it: at(it, "AlarmStateRole")["Policies"][0]["PolicyDocument"]["Statement"][0].update(Action="events:*"),
         "role for the rules of any account": lambda it: at(it, "AlarmStateRole")["AssumeRolePolicyDocument"]["Statement"][0].pop("Condition"),
+        "alarms of a stack whose name begins the same": lambda it: at(it, "AlarmStateRule")["EventPattern"]["detail"]["$or"][0].pop("alarmName"),
+        "end of a loss that is the next loss": lambda it: at(it, "AlarmStateRule")["EventPattern"]["detail"]["$or"][1].pop("alarmName"),
         "states of alarms to another bus": lambda it: at(it, "AlarmStateRule")["Targets"][0].update(Arn={"Ref": "ResultBusArn"}),
     },
     "what_fails_is_tried_again": {
@@ -328,6 +330,9 @@ SEEDED_FAULTS = {
             Value={"Ref": "ResultRule"}
         ),
         "deliveries that are tried again": lambda it: metric_of(it, "LostEventAlarm", 1).update(MetricName="RetryInvocationAttempts"),
+        "states of alarms whose losses nobody sees": lambda it: at(it, "LostEventAlarm")["Metrics"][7]["Fn::If"][1]["MetricStat"]["Metric"].update(
+            MetricName="InvocationsFailedToBeSentToDlq"
+        ),
         "losses of one rule": lambda it: at(it, "LostEventAlarm")["Metrics"][0].update(Expression="launches + 0 * changes"),
     },
     "a_runaway_is_found": {
