@@ -201,6 +201,10 @@ def what_is_not_recorded_is_kept_with_its_error(resources):
             yield f"what {name} fails to do is lost"
     if states.get("Keep", {}).get("Next") != "NotRecorded" or states["NotRecorded"]["Type"] != "Fail":
         yield "an execution that recorded nothing succeeds"
+    attributes = states.get("Keep", {}).get("Arguments", {}).get("MessageAttributes", {})
+    said = {name: re.findall(r"\$failure\.(\w+)", it["StringValue"]) for name, it in attributes.items()}
+    if said != {"ERROR_CODE": ["Error"], "ERROR_MESSAGE": ["Cause"]}:
+        yield f"beside what is kept stands {said}"
 
 
 def the_alarm_is_on_what_the_watch_counts(resources):

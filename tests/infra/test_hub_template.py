@@ -146,6 +146,7 @@ SEEDED_FAULTS = {
     "what_is_not_recorded_is_kept_with_its_error": {
         "line that is lost": lambda it: state(it, "Record", "WriteResult").pop("Catch"),
         "digest that is lost": lambda it: state(it, "Record", "Seen")["Catch"].pop(),
+        "event without its error": lambda it: state(it, "Record", "Keep")["Arguments"]["MessageAttributes"].pop("ERROR_MESSAGE"),
         "failure that counts as a success": lambda it: state(it, "Record", "Keep").update(Next="Done"),
     },
     "the_alarm_is_on_what_the_watch_counts": {

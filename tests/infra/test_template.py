@@ -330,9 +330,6 @@ SEEDED_FAULTS = {
             Value={"Ref": "ResultRule"}
         ),
         "deliveries that are tried again": lambda it: metric_of(it, "LostEventAlarm", 1).update(MetricName="RetryInvocationAttempts"),
-        "states of alarms whose losses nobody sees": lambda it: at(it, "LostEventAlarm")["Metrics"][7]["Fn::If"][1]["MetricStat"]["Metric"].update(
-            MetricName="InvocationsFailedToBeSentToDlq"
-        ),
         "losses of one rule": lambda it: at(it, "LostEventAlarm")["Metrics"][0].update(Expression="launches + 0 * changes"),
     },
     "a_runaway_is_found": {
@@ -368,6 +365,22 @@ def test_a_seeded_fault_is_found_by_its_check(check, fault):
         [found_by] = [it for it in checks.CHECKS if it.__name__ == check]
         parameters = DEFAULT | {"HubBusArn": HUB} if "hub" in check else EVERYTHING
         assert list(found_by(templates.resources(template, **parameters))), f"{check} does not find: {fault}"
+
+
+OF_THE_HUB = {
+    "every_loss_is_found": lambda it: at(it, "LostEventAlarm")["Metrics"][7]["Fn::If"][1]["MetricStat"]["Metric"].update(
+        MetricName="InvocationsFailedToBeSentToDlq"
+    ),
+    "nothing_is_lost": lambda it: at(it, "AlarmStateRule")["Targets"][0].update(DeadLetterConfig={"Arn": {"Fn::GetAtt": "DeadLetterQueue.Arn"}}),
+}
+
+
+@pytest.mark.parametrize("check", OF_THE_HUB)
+def test_a_hub_that_refuses_states_of_alarms_without_end_or_unseen_is_found(check):
+    [found_by] = [it for it in checks.CHECKS if it.__name__ == check]
+    parameters = DEFAULT | {"HubBusArn": HUB}
+    assert not list(found_by(deployed(**parameters)))
+    assert list(found_by(templates.resources(seeded(OF_THE_HUB[check]), **parameters)))
 
 
 def test_every_check_finds_a_seeded_fault():
