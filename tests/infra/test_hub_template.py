@@ -255,8 +255,23 @@ def test_the_costs_of_the_hub_are_what_their_arithmetic_comes_to():
     assert sum(round(float(row[2]) * 100) for row in rows) == round(float(total) * 100)
     said = {row[0].split(",")[0]: row[1] for row in rows}
     resources = deployed()
-    counts = {"alarms": "AWS::CloudWatch::Alarm", "dashboard": "AWS::CloudWatch::Dashboard"}
-    for item, kind in counts.items():
-        assert int(said[item].split(" ×")[0]) == len(hub_checks.of_type(resources, kind)), item
+    # CloudWatch charges for each metric that an alarm looks at.
+    alarms = sum(len(hub_checks.series_of(it)) for it in hub_checks.of_type(resources, "AWS::CloudWatch::Alarm").values())
+    for item, number in {"alarms": alarms, "dashboard": len(hub_checks.of_type(resources, "AWS::CloudWatch::Dashboard"))}.items():
+        assert int(said[item].split(" ×")[0]) == number, item
     for name, arithmetic, price in rows:
         assert computed(arithmetic) == pytest.approx(float(price), abs=0.006), name
+
+
+def test_the_hub_counts_a_result_for_each_launch_that_the_members_count():
+    section = MANUAL.split("### What the hub costs")[1].split("### ")[0]
+    [launches] = re.findall(r"^A month with ([\d,]+) launches", MANUAL, re.MULTILINE)
+    digests, results = 400 * 730, 400 * int(launches.replace(",", ""))
+    said = {row[0].split(",")[0]: row[1] for row in cells(section)[2:]}
+    assert f"400 × {launches} = {results:,} results" in said["EventBridge"]
+    # Each goes through the machine and into the archive, and makes a line.
+    [executions] = [row[1] for row in cells(section) if row[0] == "Step Functions, each digest and result"]
+    assert executions.startswith(f"{digests + results:,} ×") and said["archive"].startswith(f"{digests + results:,} × 3 kB")
+    assert f"{results:,} × 0.6 kB" in said["log"]
+    [(arithmetic, price)] = re.findall(r"`ResultEmail` costs (.+?) = US\$ ([\d.]+)", section)
+    assert arithmetic.startswith(f"{results:,} messages") and product(arithmetic) == float(price)
