@@ -8,7 +8,18 @@ import json
 import re
 
 import sam
-from checks import ON_AND_OFF_AGAIN, ROOT, RULES_OF_THE_ACCOUNT, guard, of_type, properties
+from checks import (
+    ON_AND_OFF_AGAIN,
+    ROOT,
+    RULES_OF_THE_ACCOUNT,
+    expressions_of,
+    guard,
+    losses_of_rules,
+    losses_unseen,
+    of_type,
+    properties,
+    series_of,
+)
 from template import listed, statements
 
 EVENTS = {"Service": "events.amazonaws.com"}
@@ -113,6 +124,7 @@ RESOURCES = {
     "dynamodb": "${Members.Arn}",
     "logs": "${LogGroup.Arn}",
     "sns": "${AlarmTopic}",
+    "sqs": "${DeadLetterQueue.Arn}",
     "cloudwatch": "*",
     "states": ["${Record}", "${Watch}"],
 }
@@ -153,17 +165,46 @@ def roles_trust_this_account_alone(resources):
 
 def alarms_are_told(resources):
     alarms = of_type(resources, "AWS::CloudWatch::Alarm")
-    if alarms.keys() != {"SilentAlarm", "WatchAlarm", "RecordAlarm", "UndeliveredAlarm"}:
+    if alarms.keys() != {"SilentAlarm", "WatchAlarm", "RecordAlarm", "LostEventAlarm", "UndeliveredAlarm"}:
         yield f"the alarms are {sorted(alarms)}"
     for name, alarm in alarms.items():
         found, topic = alarm["Properties"], ["${AlarmTopic}"]
         if (found.get("AlarmActions"), found.get("OKActions")) != (topic, topic):
             yield f"nobody is told of {name}"
-        if not found["AlarmDescription"].startswith("imds-enforcer - "):
-            yield f"the description of {name} does not begin with the name of the project"
+        # A member in the hub's account sends what begins with "imds-enforcer - ", and all would be told twice.
+        if not found["AlarmDescription"].startswith("imds-enforcer hub - "):
+            yield f"the description of {name} does not begin with the hub's name"
         without_data = ("missing", topic) if name == "SilentAlarm" else ("notBreaching", None)
         if (found.get("TreatMissingData"), found.get("InsufficientDataActions")) != without_data:
             yield f"without data, {name} is {found.get('TreatMissingData')}, and {found.get('InsufficientDataActions')} is told"
+
+
+def every_loss_is_found(resources):
+    yield from losses_unseen(resources, list(losses_of_rules(resources)))
+
+
+def every_execution_that_does_not_succeed_is_found(resources):
+    for name in ("Record", "Watch"):
+        alarm = resources.get(f"{name}Alarm", {"Properties": {}})
+        dimensions = {"StateMachineArn": f"${{{name}}}"}
+        expected = [("AWS/States", metric, dimensions, "Sum", 300) for metric in ("ExecutionsFailed", "ExecutionsTimedOut")]
+        if "Metrics" not in alarm["Properties"] or series_of(alarm) != expected or expressions_of(alarm) != ["SUM(METRICS())"]:
+            yield f"{name}Alarm is on {alarm['Properties'].get('Metrics')}"
+
+
+def what_is_not_recorded_is_kept_with_its_error(resources):
+    """An execution of an Express state machine leaves no history."""
+    states = properties(resources, "Record")["Definition"]["States"]
+    for name, state in states.items():
+        caught = [it["Next"] for it in state.get("Catch", []) if it["ErrorEquals"] == ["States.ALL"]]
+        if state["Type"] == "Task" and name != "Keep" and caught != ["Keep"]:
+            yield f"what {name} fails to do is lost"
+    if states.get("Keep", {}).get("Next") != "NotRecorded" or states["NotRecorded"]["Type"] != "Fail":
+        yield "an execution that recorded nothing succeeds"
+    attributes = states.get("Keep", {}).get("Arguments", {}).get("MessageAttributes", {})
+    said = {name: re.findall(r"\$failure\.(\w+)", it["StringValue"]) for name, it in attributes.items()}
+    if said != {"ERROR_CODE": ["Error"], "ERROR_MESSAGE": ["Cause"]}:
+        yield f"beside what is kept stands {said}"
 
 
 def the_alarm_is_on_what_the_watch_counts(resources):
@@ -191,10 +232,12 @@ def in_schema(kind, path):
 
 def lines_are_made_of_fields_that_results_have(resources):
     states = properties(resources, "Record")["Definition"]["States"]
+    read = json.dumps(states["Read"]["Assign"])
     digest, result = (json.dumps(states[name]["Arguments"]) for name in ("WriteDigest", "WriteResult"))
     paths = [("digest", path) for path in re.findall(r"\$detail((?:\.\w+)+)", digest)]
     paths += [("digest", f".causes{path}") for path in re.findall(r"\$cause((?:\.\w+)+)", digest)]
     paths += [("instance", path) for path in re.findall(r"input\.detail((?:\.\w+)+)", result)]
+    paths += [("digest", path) for path in re.findall(r"input\.detail((?:\.\w+)+)", read)]
     if len(paths) < 15:
         yield f"only these are read: {paths}"
     for kind, path in paths:
@@ -221,6 +264,19 @@ def the_dashboard_asks_for_fields_that_lines_have(resources):
             yield f"there are only lines of {kinds}: {query}"
 
 
+def the_dashboard_shows_who_is_blind(resources):
+    """A week, in which also a member that was silent for days still has a digest, and the error of the last one."""
+    board = json.loads(properties(resources, "Board")["DashboardBody"])
+    if board["start"] != "-P7D":
+        yield f"the dashboard begins at {board['start']}"
+    for title in ("Silent now", "The last digest"):
+        [query] = [it["properties"]["query"] for it in board["widgets"] if it["properties"]["title"].startswith(title)]
+        if "latest(error) as sweep_error" not in query:
+            yield f"{title} does not say why a sweep failed: {query}"
+        if title == "Silent now" and '(line = "digest" and error = "none")' not in query:
+            yield f"a digest with an error ends the silence: {query}"
+
+
 def what_was_said_outlives_the_stack(resources):
     for name in ("LogGroup", "LogStream", "DeadLetterQueue"):
         policies = [resources[name].get(key) for key in ("DeletionPolicy", "UpdateReplacePolicy")]
@@ -237,9 +293,13 @@ CHECKS = [
     roles_may_do_what_is_called_and_nothing_else,
     roles_trust_this_account_alone,
     alarms_are_told,
+    every_loss_is_found,
+    every_execution_that_does_not_succeed_is_found,
+    what_is_not_recorded_is_kept_with_its_error,
     the_alarm_is_on_what_the_watch_counts,
     lines_are_made_of_fields_that_results_have,
     the_dashboard_asks_for_fields_that_lines_have,
+    the_dashboard_shows_who_is_blind,
     what_was_said_outlives_the_stack,
     guard,
 ]

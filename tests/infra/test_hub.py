@@ -257,6 +257,59 @@ def test_a_digest_without_causes_and_of_the_future_counts_as_of_now(accounts, hu
     assert line["refused"] == 0 and not [it for it in lines(accounts, hub, "cause") if it["region"] == "ap-east-1"]
 
 
+FAILED_SWEEP = {"code": "UnauthorizedOperation", "message": "grant ec2:DescribeInstances", "retryable": False}
+
+
+def test_a_member_that_can_not_see_its_instances_becomes_silent_with_its_error(accounts, hub, inboxes, nobody):
+    before, _ = watched(accounts, hub)
+    put_member(accounts, hub, "ca-central-1", seconds(hours=4))
+    for time in (now(minutes=70), now(minutes=10), now(minutes=10)):
+        executed(accounts, hub["RecordArn"], json.dumps(digest(time, region="ca-central-1", error=FAILED_SWEEP)))
+    item = member_of(accounts, hub, "ca-central-1")
+    assert abs(int(item["last"]["N"]) - seconds(hours=4)) < 600 and int(item["ttl"]["N"]) > seconds(days=-29)
+    found = [it["error"] for it in lines(accounts, hub, "digest") if it["region"] == "ca-central-1"]
+    assert found == ["UnauthorizedOperation: grant ec2:DescribeInstances"] * 2
+    assert watched(accounts, hub)[0] == before + 1
+    message = inboxes("AlarmTopicArn", "Region ca-central-1, last complete digest ")
+    assert "; its sweeps fail: UnauthorizedOperation: grant ec2:DescribeInstances\n" in message
+    [line] = [it for it in lines(accounts, hub, "silent") if it["region"] == "ca-central-1"]
+    assert line["error"] == found[0]
+
+    executed(accounts, hub["RecordArn"], json.dumps(digest(now(), region="ca-central-1")))
+    assert member_of(accounts, hub, "ca-central-1")["error"] == {"S": "none"}
+    assert watched(accounts, hub)[0] == before + 1
+
+
+def test_a_member_whose_first_digest_fails_is_known(accounts, hub, nobody):
+    for time in (now(hours=5), now(hours=1)):
+        executed(accounts, hub["RecordArn"], json.dumps(digest(time, region="ca-west-1", error=FAILED_SWEEP)))
+    assert abs(int(member_of(accounts, hub, "ca-west-1")["last"]["N"]) - seconds(hours=5)) < 600
+
+
+def test_a_record_that_takes_a_blind_sweep_for_a_sign_of_life_would_be_found(accounts, hub, faulty):
+    put_member(accounts, hub, "ca-central-1", seconds(hours=4))
+    record = faulty("RecordArn", "if_not_exists(#last, :seen)", ":seen")
+    executed(accounts, record, json.dumps(digest(now(), region="ca-central-1", error=FAILED_SWEEP)))
+    assert int(member_of(accounts, hub, "ca-central-1")["last"]["N"]) > seconds(hours=1)
+
+
+def test_what_can_not_be_recorded_is_kept(accounts, hub, faulty):
+    sent = digest(now(), region="eu-south-1", refusals=[{"count": "many"}])
+    record = faulty("RecordArn", '"MaxAttempts": 6', '"MaxAttempts": 0')
+    client = accounts("stepfunctions")
+    arn = client.start_execution(stateMachineArn=record, input=json.dumps(sent))["executionArn"]
+    done = eventually(lambda: (it := client.describe_execution(executionArn=arn))["status"] != "RUNNING" and it, "the execution ends")
+    assert (done["status"], done["error"]) == ("FAILED", "States.QueryEvaluationError"), done
+    # The emulator drops the attributes that a state machine gives a message: the checks of the template see them.
+    [message] = accounts("sqs").receive_message(QueueUrl=hub["DeadLetterQueueUrl"])["Messages"]
+    accounts("sqs").delete_message(QueueUrl=hub["DeadLetterQueueUrl"], ReceiptHandle=message["ReceiptHandle"])
+    assert json.loads(message["Body"]) == sent
+
+
+def test_what_is_no_result_is_ignored(accounts, hub):
+    executed(accounts, hub["RecordArn"], json.dumps({**digest(now()), "detail": {"schema_version": "2"}}))
+
+
 def test_a_digest_of_another_version_is_a_sign_of_life_and_no_line(accounts, hub):
     executed(accounts, hub["RecordArn"], json.dumps(digest(now(), region="sa-east-1", schema_version="3")))
     assert member_of(accounts, hub, "sa-east-1")
@@ -292,7 +345,7 @@ def faulty(accounts, hub):
 
 
 def test_a_record_that_moves_the_last_digest_back_would_be_found(accounts, hub, faulty):
-    record = faulty("RecordArn", "attribute_not_exists(#last) OR #last < :last", "attribute_not_exists(#last) OR #last <> :last")
+    record = faulty("RecordArn", "attribute_not_exists(#seen) OR #seen < :seen", "attribute_not_exists(#seen) OR #seen <> :seen")
     for time in (now(hours=1), now(hours=5)):
         executed(accounts, record, json.dumps(digest(time, region="af-south-1")))
     assert abs(int(member_of(accounts, hub, "af-south-1")["last"]["N"]) - seconds(hours=5)) < 600
@@ -318,7 +371,7 @@ def test_who_is_silent_is_told_once_and_again_after_a_return(accounts, hub, inbo
     put_member(accounts, hub, "us-west-2", seconds(minutes=190))
     silent, looks = watched(accounts, hub)
     message = inboxes("AlarmTopicArn", "us-west-2")
-    assert f"account {MEMBER}, Region us-west-2, last digest " in message and "us-west-1" not in message
+    assert f"account {MEMBER}, Region us-west-2, last complete digest " in message and "us-west-1" not in message
     assert [it["account"] for it in lines(accounts, hub, "silent") if it["region"] == "us-west-2"] == [MEMBER]
     again = watched(accounts, hub)
     assert again == (silent + 1, looks + 1)
@@ -434,20 +487,28 @@ def rule_of(accounts, name, account=SECURITY, region=HOME, stack="imds-enforcer-
 
 def test_only_alarms_that_go_on_or_off_pass_from_a_member_to_a_message(accounts, hub, members):
     name, other = alarm_of(accounts, "us-east-1"), "payroll-DeadLetterAlarm-1"
+    of_the_hub = yaml_parse(TEMPLATE.read_text())["Resources"]["RecordAlarm"]["Properties"]["AlarmDescription"]
     passes = [state_change("OK", "ALARM", name), state_change("INSUFFICIENT_DATA", "ALARM", name), state_change("ALARM", "OK", name)]
     stays = [
         state_change("INSUFFICIENT_DATA", "OK", name),
         state_change("OK", "INSUFFICIENT_DATA", name),
         state_change("ALARM", "INSUFFICIENT_DATA", name),
         state_change("OK", "ALARM", name, description="payroll is late"),
+        state_change("OK", "ALARM", name, description=of_the_hub),
         state_change("OK", "ALARM", name) | {"detail-type": "CloudWatch Alarm Configuration Change"},
     ]
     own, central = rule_of(accounts, "AlarmStateRule", MEMBER, "us-east-1", "imds-enforcer", "default"), rule_of(accounts, "AlarmStateRule")
     for pattern in (own, central):
         matched = [accounts("events").test_event_pattern(EventPattern=pattern, Event=json.dumps(it))["Result"] for it in passes + stays]
         assert matched == [True] * len(passes) + [False] * len(stays)
-    for stranger in (state_change("OK", "ALARM", other), state_change("OK", "ALARM", name, account=STRANGER)):
-        assert not accounts("events").test_event_pattern(EventPattern=own, Event=json.dumps(stranger))["Result"]
+    losses = name.replace("DeadLetterAlarm", "LostEventAlarm")
+    assert accounts("events").test_event_pattern(EventPattern=own, Event=json.dumps(state_change("OK", "ALARM", losses)))["Result"]
+    strangers = [state_change("OK", "ALARM", other), state_change("OK", "ALARM", name, account=STRANGER), state_change("ALARM", "OK", losses)]
+    for stack in ("imds-enforcer-vpc", "imds-enforcer-hub", "imds-enforcer-a-b"):
+        similar = name.replace("imds-enforcer-", f"{stack}-", 1)
+        strangers += [state_change("OK", "ALARM", similar), state_change("ALARM", "OK", similar)]
+    for stranger in strangers:
+        assert not accounts("events").test_event_pattern(EventPattern=own, Event=json.dumps(stranger))["Result"], stranger["detail"]["alarmName"]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import copy
 import json
 import re
 
-import command
 import hub_checks
 import pytest
 from cfnlint.api import lint_all
@@ -39,10 +38,6 @@ def test_nothing_is_wrong_with_it(parameters):
     resources = deployed(**parameters)
     assert [f"{check.__name__}: {it}" for check in hub_checks.CHECKS for it in check(resources)] == []
     assert list(hub_checks.a_member_is_silent_before_it_is_forgotten(raw())) == []
-
-
-def test_the_commands_know_it_for_one_of_this_projects():
-    assert raw()["Description"].startswith(command.DESCRIPTION)
 
 
 def test_the_dashboard_can_be_left_out():
@@ -136,7 +131,23 @@ SEEDED_FAULTS = {
         "alarm without a topic": lambda it: at(it, "RecordAlarm").pop("AlarmActions"),
         "watch that ends in silence": lambda it: at(it, "SilentAlarm").update(TreatMissingData="notBreaching"),
         "watch that fails in silence": lambda it: it.pop("WatchAlarm"),
+        "alarm that a member in the hub's account tells again": lambda it: at(it, "RecordAlarm").update(AlarmDescription="imds-enforcer - it fails"),
         "alarm at creation": lambda it: at(it, "SilentAlarm").update(TreatMissingData="breaching"),
+    },
+    "every_loss_is_found": {
+        "no alarm on losses": lambda it: it.pop("LostEventAlarm"),
+        "rule whose losses nobody sees": lambda it: at(it, "LostEventAlarm")["Metrics"].pop(3),
+        "rule of the bus as one of the default bus": lambda it: at(it, "LostEventAlarm")["Metrics"][1]["MetricStat"]["Metric"]["Dimensions"].pop(0),
+    },
+    "every_execution_that_does_not_succeed_is_found": {
+        "time-out unseen": lambda it: at(it, "RecordAlarm")["Metrics"].pop(2),
+        "watch that is not looked at": lambda it: at(it, "WatchAlarm")["Metrics"][1]["MetricStat"]["Metric"].update(Dimensions=[{"Name": "StateMachineArn", "Value": {"Ref": "Record"}}]),
+    },
+    "what_is_not_recorded_is_kept_with_its_error": {
+        "line that is lost": lambda it: state(it, "Record", "WriteResult").pop("Catch"),
+        "digest that is lost": lambda it: state(it, "Record", "Seen")["Catch"].pop(),
+        "event without its error": lambda it: state(it, "Record", "Keep")["Arguments"]["MessageAttributes"].pop("ERROR_MESSAGE"),
+        "failure that counts as a success": lambda it: state(it, "Record", "Keep").update(Next="Done"),
     },
     "the_alarm_is_on_what_the_watch_counts": {
         "number of another name": lambda it: at(it, "SilentAlarm").update(MetricName="Silent"),
@@ -153,6 +164,11 @@ SEEDED_FAULTS = {
         "field that no line has": lambda it: replaced(at(it, "Board")["DashboardBody"], "Fn::Sub", "latest(left_over)", "latest(leftover)"),
         "lines that there are not": lambda it: replaced(at(it, "Board")["DashboardBody"], "Fn::Sub", 'line = \\"cause\\"', 'line = \\"causes\\"'),
         "line without what is left": lambda it: replaced(state(it, "Record", "WriteDigest")["Arguments"], "LogEvents", '"left_over": ', '"leftover": '),
+    },
+    "the_dashboard_shows_who_is_blind": {
+        "dashboard of a day": lambda it: replaced(at(it, "Board")["DashboardBody"], "Fn::Sub", "-P7D", "-P1D"),
+        "digest without its error": lambda it: replaced(at(it, "Board")["DashboardBody"], "Fn::Sub", "as refusals, latest(error) as sweep_error", "as refusals"),
+        "silence that a blind sweep ends": lambda it: replaced(at(it, "Board")["DashboardBody"], "Fn::Sub", '(line = \\"digest\\" and error = \\"none\\")', 'line = \\"digest\\"'),
     },
     "what_was_said_outlives_the_stack": {
         "lines deleted with the stack": lambda it: it["LogStream"].pop("DeletionPolicy"),
@@ -239,8 +255,23 @@ def test_the_costs_of_the_hub_are_what_their_arithmetic_comes_to():
     assert sum(round(float(row[2]) * 100) for row in rows) == round(float(total) * 100)
     said = {row[0].split(",")[0]: row[1] for row in rows}
     resources = deployed()
-    counts = {"alarms": "AWS::CloudWatch::Alarm", "dashboard": "AWS::CloudWatch::Dashboard"}
-    for item, kind in counts.items():
-        assert int(said[item].split(" ×")[0]) == len(hub_checks.of_type(resources, kind)), item
+    # CloudWatch charges for each metric that an alarm looks at.
+    alarms = sum(len(hub_checks.series_of(it)) for it in hub_checks.of_type(resources, "AWS::CloudWatch::Alarm").values())
+    for item, number in {"alarms": alarms, "dashboard": len(hub_checks.of_type(resources, "AWS::CloudWatch::Dashboard"))}.items():
+        assert int(said[item].split(" ×")[0]) == number, item
     for name, arithmetic, price in rows:
         assert computed(arithmetic) == pytest.approx(float(price), abs=0.006), name
+
+
+def test_the_hub_counts_a_result_for_each_launch_that_the_members_count():
+    section = MANUAL.split("### What the hub costs")[1].split("### ")[0]
+    [launches] = re.findall(r"^A month with ([\d,]+) launches", MANUAL, re.MULTILINE)
+    digests, results = 400 * 730, 400 * int(launches.replace(",", ""))
+    said = {row[0].split(",")[0]: row[1] for row in cells(section)[2:]}
+    assert f"400 × {launches} = {results:,} results" in said["EventBridge"]
+    # Each goes through the machine and into the archive, and makes a line.
+    [executions] = [row[1] for row in cells(section) if row[0] == "Step Functions, each digest and result"]
+    assert executions.startswith(f"{digests + results:,} ×") and said["archive"].startswith(f"{digests + results:,} × 3 kB")
+    assert f"{results:,} × 0.6 kB" in said["log"]
+    [(arithmetic, price)] = re.findall(r"`ResultEmail` costs (.+?) = US\$ ([\d.]+)", section)
+    assert arithmetic.startswith(f"{results:,} messages") and product(arithmetic) == float(price)

@@ -295,6 +295,8 @@ SEEDED_FAULTS = {
         "role that may send to any bus": lambda it: at(it, "AlarmStateRole")["Policies"][0]["PolicyDocument"]["Statement"][0].update(Resource="*"),
         "role that may do more": lambda it: at(it, "AlarmStateRole")["Policies"][0]["PolicyDocument"]["Statement"][0].update(Action="events:*"),
         "role for the rules of any account": lambda it: at(it, "AlarmStateRole")["AssumeRolePolicyDocument"]["Statement"][0].pop("Condition"),
+        "alarms of a stack whose name begins the same": lambda it: at(it, "AlarmStateRule")["EventPattern"]["detail"]["$or"][0].pop("alarmName"),
+        "end of a loss that is the next loss": lambda it: at(it, "AlarmStateRule")["EventPattern"]["detail"]["$or"][1].pop("alarmName"),
         "states of alarms to another bus": lambda it: at(it, "AlarmStateRule")["Targets"][0].update(Arn={"Ref": "ResultBusArn"}),
     },
     "what_fails_is_tried_again": {
@@ -363,6 +365,22 @@ def test_a_seeded_fault_is_found_by_its_check(check, fault):
         [found_by] = [it for it in checks.CHECKS if it.__name__ == check]
         parameters = DEFAULT | {"HubBusArn": HUB} if "hub" in check else EVERYTHING
         assert list(found_by(templates.resources(template, **parameters))), f"{check} does not find: {fault}"
+
+
+OF_THE_HUB = {
+    "every_loss_is_found": lambda it: at(it, "LostEventAlarm")["Metrics"][7]["Fn::If"][1]["MetricStat"]["Metric"].update(
+        MetricName="InvocationsFailedToBeSentToDlq"
+    ),
+    "nothing_is_lost": lambda it: at(it, "AlarmStateRule")["Targets"][0].update(DeadLetterConfig={"Arn": {"Fn::GetAtt": "DeadLetterQueue.Arn"}}),
+}
+
+
+@pytest.mark.parametrize("check", OF_THE_HUB)
+def test_a_hub_that_refuses_states_of_alarms_without_end_or_unseen_is_found(check):
+    [found_by] = [it for it in checks.CHECKS if it.__name__ == check]
+    parameters = DEFAULT | {"HubBusArn": HUB}
+    assert not list(found_by(deployed(**parameters)))
+    assert list(found_by(templates.resources(seeded(OF_THE_HUB[check]), **parameters)))
 
 
 def test_every_check_finds_a_seeded_fault():
