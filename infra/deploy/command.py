@@ -97,6 +97,11 @@ def architecture_of_package(values):
     return [f"ARCHITECTURE={old} is for make package; give Architecture={old} here"]
 
 
+def becomes(current):
+    """What a deployment makes of a stack."""
+    return f"updates the stack of {current['created']}" if current else "first deployment"
+
+
 def table(rows):
     """Regions, outcomes and reasons, one below the other."""
     widths = [max(len(row[column]) for row in rows) for column in range(2)]

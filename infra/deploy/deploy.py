@@ -36,8 +36,7 @@ class Plan:
     change: Change | None = None
 
     def show(self, target):
-        what = f"updates the stack of {self.current['created']}" if self.current else "first deployment"
-        print(f"\naccount {target.account}, {self.stack.region}, stack {self.stack.name}: {what}, as {target.arn}")
+        print(f"\naccount {target.account}, {self.stack.region}, stack {self.stack.name}: {command.becomes(self.current)}, as {target.arn}")
         print("\n".join(f"  {line}" for line in self.choice.lines))
         for action, logical_id, kind, replacement in self.change.rows() if self.change else []:
             print(f"  {action:<8} {logical_id:<24} {kind}{REPLACEMENTS.get(replacement, '')}")

@@ -78,7 +78,7 @@ def main():
     print(target)
     hub = Stack(target.session, target.regions[0], target.stack_name)
     current = planned(target, hub, template, given)
-    print(f"\nstack {hub.name} in {hub.region}: {f'updates the stack of {current["created"]}' if current else 'first deployment'}")
+    print(f"\nstack {hub.name} in {hub.region}: {command.becomes(current)}")
     try:
         carry_out(hub, given)
     except Begun as failure:

@@ -197,7 +197,8 @@ def settled(given, current, today):
 
 def without_architecture(values):
     """Stacks of an earlier build do not say which architecture their functions have."""
-    return [] if "Architecture" in values else ["the stack is of an earlier build, which does not say for which architecture: give Architecture=x86_64 or Architecture=arm64"]
+    said = "the stack is of an earlier build, which does not say for which architecture: give Architecture=x86_64 or Architecture=arm64"
+    return [] if "Architecture" in values else [said]
 
 
 def wanted_of(stack, current, given, publish_only):
@@ -288,7 +289,7 @@ def planned(target, stack, options, given):
         names = [it["Name"] for it in target.session.client("s3", region_name=stack.region).list_buckets()["Buckets"]]
         has = functools.partial(has_stack_set, target.session, administration=administration(values))
         command.refuse(of_another_home(stack, current, [*regions, *published_regions(names)], has))
-        print(f"\nstack {stack.name} in {stack.region}: {f'updates the stack of {current["created"]}' if current else 'first deployment'}")
+        print(f"\nstack {stack.name} in {stack.region}: {command.becomes(current)}")
     return values, regions
 
 

@@ -93,7 +93,8 @@ class Stack:
             return f"{named}: an update failed, and so did its rollback; run aws cloudformation continue-update-rollback {by_hand}, then try again"
         if status == "UPDATE_FAILED":
             return f"{named}: an update failed and was not rolled back; run aws cloudformation rollback-stack {by_hand}, then try again"
-        removal = f"make destroy Region={self.region} StackName={self.name}" if current["parameters"].keys() >= MARKS else f"aws cloudformation delete-stack {by_hand}"
+        by_make = current["parameters"].keys() >= MARKS
+        removal = f"make destroy Region={self.region} StackName={self.name}" if by_make else f"aws cloudformation delete-stack {by_hand}"
         return f"{named}, and can only be deleted: run {removal}, then try again"
 
     def change(self, template, parameters, capabilities=()):

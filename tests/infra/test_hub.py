@@ -478,7 +478,7 @@ def test_the_command_asks_before_it_deploys_and_keeps_what_is_not_named(place, m
     assert not [it for it in place.describe_stacks()["Stacks"] if it["StackStatus"] != "DELETE_COMPLETE"]
     shown = capsys.readouterr().out
     assert f"account {SECURITY}, Region eu-north-1, as arn:" in shown
-    assert "stack imds-enforcer-hub: first deployment" in shown
+    assert "stack imds-enforcer-hub in eu-north-1: first deployment" in shown
 
     monkeypatch.setenv("YES", "1")
     run_command(monkeypatch, *words)
@@ -488,7 +488,7 @@ def test_the_command_asks_before_it_deploys_and_keeps_what_is_not_named(place, m
     assert f"\nHubBusArn={arn}\n" in shown and f"  make deploy HubBusArn={arn}\n" in shown
 
     run_command(monkeypatch, "SilenceHours=5")
-    assert "stack imds-enforcer-hub: update" in capsys.readouterr().out
+    assert "stack imds-enforcer-hub in eu-north-1: updates the stack of " in capsys.readouterr().out
     found = parameters_of(place)
     assert (found["SilenceHours"], found["OrganizationId"], found["AlarmEmail"]) == ("5", ORGANIZATION, "security@example.com")
 
