@@ -375,7 +375,8 @@ def conclude(stack, values):
     units = values["OrganizationalUnitIds"]
     print(command.table(rows))
     sys.exit(
-        f"{len(rows)} stacks are not as the stack set has them. A Region that is disabled by default must be enabled in the management account and in each member."
+        f"{len(rows)} stacks are not as the stack set has them. A Region that is disabled by default must be enabled"
+        " in the management account and in each member."
         f" Mend the reasons, then run aws cloudformation update-stack-instances {of_the_stack_set(stack, values)}"
         f" --deployment-targets OrganizationalUnitIds={units} --regions {regions}"
     )

@@ -383,7 +383,8 @@ def instance(account, status, detailed, **more):
 
 def test_accounts_that_the_stack_set_tolerated_end_the_command_with_their_reasons(capsys):
     failed = instance("111122223333", "OUTDATED", "FAILED", StatusReason="Account should have 'AWSCloudFormationStackSetExecutionRole'")
-    pages = [{"Summaries": [instance("444455556666", "CURRENT", "SUCCEEDED"), failed]}, {"Summaries": [instance("7" * 12, "OUTDATED", "SKIPPED_SUSPENDED_ACCOUNT")]}]
+    closed = instance("777788889999", "OUTDATED", "SKIPPED_SUSPENDED_ACCOUNT")
+    pages = [{"Summaries": [instance("444455556666", "CURRENT", "SUCCEEDED"), failed]}, {"Summaries": [closed]}]
     stack = stacks.Stack(Answers(pages=pages), "us-east-1", "imds-enforcer-organization")
     values = {"Administration": "DELEGATED_ADMIN", "OrganizationalUnitIds": "ou-abcd-11112222"}
     with pytest.raises(SystemExit) as ended:

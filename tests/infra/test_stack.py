@@ -119,7 +119,10 @@ def expired(operation):
     return ClientError({"Error": {"Code": "ExpiredToken", "Message": "the token has expired"}}, operation)
 
 
-@pytest.mark.parametrize(("described", "said"), [([], "how it ended is not known"), ([{"StackStatus": "UPDATE_ROLLBACK_COMPLETE"}], "its events can't be read")])
+@pytest.mark.parametrize(
+    ("described", "said"),
+    [([], "how it ended is not known"), ([{"StackStatus": "UPDATE_ROLLBACK_COMPLETE"}], "its events can't be read")],
+)
 def test_credentials_that_expire_hide_nothing_of_what_was_begun(stack, monkeypatch, described, said):
     deployed(stack)
     change = stack.change(TEMPLATE, {"Tag": "b"})
