@@ -1,13 +1,14 @@
 """Shows an organization's guardrails as `infra/guardrails.yaml` makes them, and deploys them.
 
 It knows the limits that Organizations sets to policies. It attaches nothing to a target that was not
-named, enables no policy type, and deploys nothing that it did not show.
+named, enables no policy type, deploys nothing that it did not show, and locks nobody out who calls it.
 """
 
 import json
 import pathlib
 import sys
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import account as accounts
 import boto3
@@ -110,6 +111,72 @@ def refuse_what_is_disabled(session, region, rendered):
         sys.exit("\n".join(missing))
 
 
+def denied(rendered, caller_arn, resource):
+    """Whether the policies keep a caller from changing a resource, once they are attached to its account."""
+    [statement] = [it for it in rendered["KeepEnforcer"].document["Statement"] if it["Sid"] == "KeepEnforcer"]
+    is_kept = any(fnmatchcase(resource, pattern) for pattern in statement["Resource"])
+    return is_kept and not any(fnmatchcase(caller_arn, pattern) for pattern in statement["Condition"]["ArnNotLike"]["aws:PrincipalArn"])
+
+
+def principal(session, region, arn):
+    """What the policies compare a caller by: of an assumed role, the role with its path, which STS leaves out."""
+    kind, _, rest = arn.split(":", 5)[5].partition("/")
+    if kind != "assumed-role":
+        return arn
+    name = rest.split("/")[0]
+    try:
+        return session.client("iam", region_name=region).get_role(RoleName=name)["Role"]["Arn"]
+    except (BotoCoreError, ClientError) as error:
+        sys.exit(f"the path of the role {name} can't be read, so that it may lock itself out: allow it iam:GetRole on itself ({error})\nnothing was changed")
+
+
+def above(organizations, account):
+    """The account, the organizational units that it is in, and the root."""
+    places = [account]
+    while not places[-1].startswith("r-"):
+        places.append(organizations.list_parents(ChildId=places[-1])["Parents"][0]["Id"])
+    return places
+
+
+def binds(session, region, account, targets):
+    """Whether policies that are attached to these targets bind the account itself; they never bind the management account."""
+    organizations = session.client("organizations", region_name=region)
+    try:
+        if organizations.describe_organization()["Organization"]["MasterAccountId"] == account:
+            return False
+        return any(place in targets for place in above(organizations, account))
+    except (BotoCoreError, ClientError) as error:
+        sys.exit(f"Organizations does not say where account {account} is ({error}): allow organizations:DescribeOrganization and organizations:ListParents")
+
+
+def refuse_to_lock_out(session, stack, who, rendered):
+    """Ends where the policies would keep the caller from changing or lifting them."""
+    account, arn = who
+    targets = rendered["KeepEnforcer"].targets
+    if not targets or not binds(session, stack.region, account, targets):
+        return
+    caller_arn = principal(session, stack.region, arn)
+    if not denied(rendered, caller_arn, f"arn:{arn.split(':')[1]}:cloudformation:{stack.region}:{account}:stack/{stack.name}/id"):
+        return
+    role = caller_arn.split(":role/")[1] if ":role/" in caller_arn else None
+    advice = f"add {role} to DeployingRoles" if role else "call as a role that DeployingRoles names"
+    sys.exit(
+        f"{caller_arn} could not change or lift the guardrails any more, since they would bind account {account}, too:"
+        f" {advice}, or use the management account\nnothing was changed"
+    )
+
+
+def following(values):
+    """What comes after these parameters, the mildest first; None where nothing is left that is for everybody."""
+    chosen = {name: it.get("Default") for name, it in template()["Parameters"].items()} | values
+    if not chosen["TargetIds"]:
+        return "the policies are attached to nothing: try them on one account first, as by make guardrails TargetIds=111122223333"
+    for name in ("DeclarativePolicy", "HttpTokensEnforced", "TokensPolicy"):
+        if chosen[name] != "on":
+            return f"after a week without a refusal that is not meant, the next is make guardrails {name}=on"
+    return None
+
+
 def agreed(stack, change):
     """The answer to the question; without a yes, nothing of the change set stays."""
     answer = False
@@ -148,11 +215,13 @@ def main():
         sys.exit(f"only shown, not deployed: {missing}")
     print(f"account {who[0]}, Region {region}, as {who[1]}\n")
     stack = Stack(session, region, name)
-    rendered = show({**kept(stack), **values}, who[1].split(":")[1], name)
+    chosen = {**kept(stack), **values}
+    rendered = show(chosen, who[1].split(":")[1], name)
     refuse_what_is_disabled(session, region, rendered)
+    refuse_to_lock_out(session, stack, who, rendered)
     deploy(stack, values)
-    if not any(it.targets for it in rendered.values()):
-        print("the policies are attached to nothing: try them on one account first, as by make guardrails TargetIds=111122223333")
+    if then := following(chosen):
+        print(f"{then} Region={region}" + ("" if name == STACK else f" StackName={name}"))
 
 
 def kept(stack):

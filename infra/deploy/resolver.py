@@ -69,11 +69,12 @@ class Resolver:
 
     def fn_split(self, argument):
         separator, text = map(self.resolve, argument)
-        return text.split(separator)
+        # The parts of what only AWS knows are not known here.
+        return {"Fn::Split": [separator, text]} if text.startswith("${") else text.split(separator)
 
     def fn_select(self, argument):
         index, members = map(self.resolve, argument)
-        return members[int(index)]
+        return members[int(index)] if isinstance(members, list) else {"Fn::Select": [index, members]}
 
     def fn_equals(self, pair):
         left, right = (str(self.resolve(side)) for side in pair)

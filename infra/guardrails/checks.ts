@@ -246,25 +246,35 @@ const theExemptionTagIsKept: Check = async (guardrails) => {
     ['ec2:CreateTags', instance(guardrails.partition), { 'aws:TagKeys': keys, 'ec2:CreateAction': 'RunInstances' }],
     ['ec2:DeleteTags', instance(guardrails.partition), { 'aws:TagKeys': keys }],
   ];
+  // Without keys, EC2 deletes all tags.
+  const allTags: [string, string, Context] = ['ec2:DeleteTags', instance(guardrails.partition), {}];
   return [
     ...(await deniedOf(guardrails, calls('Name'))),
-    ...(tag ? await allowedOf(guardrails, calls('Name', tag)) : []),
-    ...(tag ? await deniedOf(guardrails, calls('Name', tag), 'imds-exemption-admin') : []),
+    ...(await deniedOf(guardrails, tag ? [] : [allTags])),
+    ...(tag ? await allowedOf(guardrails, [...calls('Name', tag), allTags]) : []),
+    ...(tag ? await deniedOf(guardrails, [...calls('Name', tag), allTags], 'imds-exemption-admin') : []),
   ];
 };
+
+/** Who is named may launch as it does, and loosen nothing. */
+async function launchersMayLaunchAlone(guardrails: Guardrails, loose: [string, string, Context][], downgrade: [string, string, Context]) {
+  const named = String(guardrails.parameters.LaunchingRoles ?? '').split(',').filter(Boolean);
+  const found = await allowedOf(guardrails, loose, named.length ? 'service-role/another' : 'service-role/AWSBackupDefaultServiceRole');
+  for (const who of named) found.push(...(await deniedOf(guardrails, loose, who)), ...(await allowedOf(guardrails, [downgrade], who)));
+  return found;
+}
 
 /** Launches and changes under `TokensPolicy`; other resources of a launch have no tokens. */
 const tokensAreRequired: Check = async (guardrails) => {
   const it = instance(guardrails.partition);
   const launch = (context: Context): [string, string, Context] => ['ec2:RunInstances', it, context];
   const modify = (context: Context): [string, string, Context] => ['ec2:ModifyInstanceMetadataOptions', it, context];
+  const loose = [launch({}), launch({ 'ec2:MetadataHttpTokens': 'optional' }), launch({ 'ec2:MetadataHttpTokens': 'Required' })];
+  const downgrade = modify({ 'ec2:Attribute/HttpTokens': 'optional' });
+  const isOn = guardrails.parameters.TokensPolicy === 'on';
   return [
-    ...(await allowedOf(guardrails, [
-      launch({}),
-      launch({ 'ec2:MetadataHttpTokens': 'optional' }),
-      launch({ 'ec2:MetadataHttpTokens': 'Required' }),
-      modify({ 'ec2:Attribute/HttpTokens': 'optional' }),
-    ])),
+    ...(await (isOn ? allowedOf : deniedOf)(guardrails, [...loose, downgrade])),
+    ...(isOn ? await launchersMayLaunchAlone(guardrails, loose, downgrade) : []),
     ...(await deniedOf(guardrails, [
       launch({ 'ec2:MetadataHttpTokens': 'required' }),
       ['ec2:RunInstances', it.replace('instance/i-', 'subnet/subnet-')],
@@ -310,7 +320,7 @@ const theDefaultsAreDeclared: Check = async ({ documents, parameters }) => {
   for (const [name, { '@@assign': value }] of Object.entries(texts)) {
     if (!ALLOWED_VALUES[name]?.includes(value as string)) found.push(`${name} can't be ${JSON.stringify(value)}`);
   }
-  const enforced = parameters.HttpTokensEnforced === 'off' ? 'no_preference' : 'enabled';
+  const enforced = parameters.HttpTokensEnforced === 'on' ? 'enabled' : 'no_preference';
   const wanted = { http_tokens: 'required', http_tokens_enforced: enforced, http_endpoint: 'no_preference', instance_metadata_tags: 'no_preference' };
   for (const [name, value] of Object.entries(wanted)) {
     if (texts[name]?.['@@assign'] !== value) found.push(`${name} is ${JSON.stringify(texts[name])}, not ${value}`);

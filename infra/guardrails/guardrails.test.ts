@@ -2,12 +2,15 @@
 
 import { describe, expect, test } from 'vitest';
 import { CHECKS } from './checks.js';
-import { PARTITIONS, python, render, type Guardrails, type Parameters } from './stand.js';
+import { ACCOUNT, may, PARTITIONS, python, render, type Guardrails, type Parameters } from './stand.js';
+
+const LAUNCHING = 'service-role/AWSBackupDefaultServiceRole,EMR_DefaultRole';
+const ALL_ON = { HttpTokensEnforced: 'on', TokensPolicy: 'on', HighestHopLimit: 2, RoleDelivery: 'on', LaunchingRoles: LAUNCHING };
 
 const CONFIGURATIONS: Record<string, Parameters> = {
   'by default': {},
-  'with everything on': { HighestHopLimit: 2, RoleDelivery: 'on', TargetIds: 'r-abcd', ExemptionTag: 'team:no-imdsv2', DeployingRoles: 'platform,imds-enforcer-deployer' },
-  'without exemptions': { ExemptionTag: '', HttpTokensEnforced: 'off' },
+  'with everything on': { ...ALL_ON, TargetIds: 'r-abcd', ExemptionTag: 'team:no-imdsv2', DeployingRoles: 'platform,imds-enforcer-deployer' },
+  'without exemptions': { ExemptionTag: '', TokensPolicy: 'on' },
 };
 
 const cases = [
@@ -23,17 +26,27 @@ describe.each(cases)('in partition %s, %s', (partition, configuration) => {
 
   test('every policy keeps within the size that Organizations takes', () => {
     expect(guardrails.sizes.KeepEnforcer).toBeLessThanOrEqual(5120);
-    expect(guardrails.sizes.TokensAtLaunch).toBeLessThanOrEqual(5120);
+    expect(guardrails.sizes.TokensAtLaunch ?? 0).toBeLessThanOrEqual(5120);
     expect(guardrails.sizes.MetadataDefaults).toBeLessThanOrEqual(10000);
   });
 });
 
 describe('roles by other names', () => {
-  const guardrails = render({ DeployingRoles: 'imds-enforcer-deployer, cdk-hnb659fds-*', ExemptingRoles: 'imds-exemption-admin,aws-reserved/sso.amazonaws.com/*/AWSReservedSSO_Security_*' });
+  const guardrails = render({ DeployingRoles: 'imds-enforcer-deployer, cdk-hnb659fds-*', ExemptingRoles: 'imds-exemption-admin,aws-reserved/sso.amazonaws.com/*AWSReservedSSO_Security_*' });
 
   test.each(['whoIsLetThroughIsKept', 'theStackIsKept', 'theExemptionTagIsKept'])('%s', async (name) => {
     expect(await CHECKS[name]!(guardrails)).toEqual([]);
   });
+
+  // Where Identity Center's home is us-east-1, the path has no Region.
+  test.each(['AWSReservedSSO_Security_0123456789abcdef', 'eu-central-1/AWSReservedSSO_Security_0123456789abcdef'])(
+    'a permission set of Identity Center, as %s, may exempt', async (name) => {
+      const tag = { context: { 'aws:TagKeys': ['imds-exemption'] } };
+      const instance = `arn:aws:ec2:us-east-1:${ACCOUNT}:instance/i-0123456789abcdef0`;
+      expect(await may(guardrails, 'ec2:CreateTags', instance, { ...tag, who: `aws-reserved/sso.amazonaws.com/${name}` })).toBe(true);
+      expect(await may(guardrails, 'ec2:CreateTags', instance, { ...tag, who: `aws-reserved/sso.amazonaws.com/${name.replace('Security', 'Developer')}` })).toBe(false);
+    },
+  );
 });
 
 test('nobody is let through where no role is named', async () => {
@@ -45,11 +58,17 @@ test('nobody is let through where no role is named', async () => {
   );
 });
 
+test('by default, nothing denies a launch', () => {
+  const { documents } = render();
+  expect(Object.keys(documents)).toEqual(['KeepEnforcer', 'MetadataDefaults']);
+  expect(documents.MetadataDefaults.ec2_attributes.instance_metadata_defaults.http_tokens_enforced).toEqual({ '@@assign': 'no_preference' });
+});
+
 test('what is off is not there', () => {
-  const { documents } = render({ DeclarativePolicy: 'off', TokensPolicy: 'off', ExemptionTag: '' });
+  const { documents } = render({ DeclarativePolicy: 'off', ExemptionTag: '' });
   expect(Object.keys(documents)).toEqual(['KeepEnforcer']);
   expect(documents.KeepEnforcer.Statement.map((it: any) => it.Sid)).toEqual(['KeepEnforcer', 'KeepItsQueueConnected', 'KeepAccountDefaults']);
-  const hops = render({ TokensPolicy: 'off', HighestHopLimit: 1 }).documents.TokensAtLaunch;
+  const hops = render({ HighestHopLimit: 1, LaunchingRoles: LAUNCHING }).documents.TokensAtLaunch;
   expect(hops.Statement.map((it: any) => it.Sid)).toEqual(['LaunchWithFewHops', 'NeverRaiseHops']);
 });
 
@@ -122,6 +141,7 @@ const SEEDED_FAULTS: Record<string, Record<string, (guardrails: Guardrails) => u
     'a rule overwritten': allow('events:PutRule'),
     'a rule disabled': allow('events:DisableRule'),
     'other targets': allow('events:PutTargets'),
+    'anybody sends results to the hub': allow('events:PutEvents'),
     'the log kept for a day': allow('logs:PutRetentionPolicy'),
     'the log deleted': allow('logs:DeleteLogGroup'),
     'the stack deleted': allow('cloudformation:DeleteStack'),
@@ -143,6 +163,8 @@ const SEEDED_FAULTS: Record<string, Record<string, (guardrails: Guardrails) => u
   },
   whoIsLetThroughIsKept: {
     'more is let through than is kept': letThrough('stacksets-*'),
+    'a role that may launch trusts others': (it) => statement(it, 'KeepLaunchingRoles').Action.pop(),
+    'a role that may launch is created': (it) => statement(it, 'KeepLaunchingRoles').Action.shift(),
     'a role that is not kept may exempt': (it) => statement(it, 'KeepExemptionTag').Condition.ArnNotLike['aws:PrincipalArn'].push('arn:*:iam::*:role/helpdesk'),
   },
   deployersMayChangeTheStack: { 'no deployer': letNobodyThrough('platform'), 'no stack set': letNobodyThrough('stacksets-exec') },
@@ -164,11 +186,15 @@ const SEEDED_FAULTS: Record<string, Record<string, (guardrails: Guardrails) => u
     'the tag at launch': (it) => { statement(it, 'KeepExemptionTag').Condition.Null = { 'ec2:CreateAction': 'true' }; },
     'the tag deleted': (it) => statement(it, 'KeepExemptionTag').Action.pop(),
     'all tags together': (it) => { const { Condition } = statement(it, 'KeepExemptionTag'); Condition['ForAllValues:StringEquals'] = Condition['ForAnyValue:StringEquals']; delete Condition['ForAnyValue:StringEquals']; },
+    'every tag deleted without a key': (it) => { statement(it, 'KeepExemptionTagAmongAll').Condition.Null['aws:TagKeys'] = 'false'; },
     'every tag': (it) => delete statement(it, 'KeepExemptionTag').Condition['ForAnyValue:StringEquals'],
     'nobody exempts': (it) => delete statement(it, 'KeepExemptionTag').Condition.ArnNotLike,
   },
   tokensAreRequired: {
     'a launch that says nothing': (it) => { statement(it, 'LaunchWithRequiredTokens').Condition = { StringNotEqualsIfExists: { 'ec2:MetadataHttpTokens': 'required' }, Null: { 'ec2:MetadataHttpTokens': 'false' } }; },
+    'a role that is named may not launch': (it) => delete statement(it, 'LaunchWithRequiredTokens').Condition.ArnNotLike,
+    'a role that is named may loosen': (it) => { statement(it, 'NeverLoosenTokens').Condition.ArnNotLike = statement(it, 'LaunchWithRequiredTokens').Condition.ArnNotLike; },
+    'other roles may launch': (it) => statement(it, 'LaunchWithRequiredTokens').Condition.ArnNotLike['aws:PrincipalArn'].push('arn:*:iam::*:role/service-role/*'),
     'a downgrade': (it) => { statement(it, 'NeverLoosenTokens').Condition = { StringEquals: { 'ec2:MetadataHttpTokens': 'optional' } }; },
     'launches that have a network': (it) => { statement(it, 'LaunchWithRequiredTokens').Resource = '*'; },
   },
@@ -190,7 +216,7 @@ const SEEDED_FAULTS: Record<string, Record<string, (guardrails: Guardrails) => u
 };
 
 describe('a seeded fault', () => {
-  const everything = render({ DeployingRoles: 'platform,imds-enforcer-deployer', HighestHopLimit: 2, RoleDelivery: 'on' });
+  const everything = render({ ...ALL_ON, DeployingRoles: 'platform,imds-enforcer-deployer' });
   const faults = Object.entries(SEEDED_FAULTS).flatMap(([check, its]) => Object.entries(its).map(([name, seed]) => [name, check, seed] as const));
   test.each(faults)('"%s" is found by %s', async (_, check, seed) => {
     const guardrails = structuredClone(everything);
@@ -199,7 +225,7 @@ describe('a seeded fault', () => {
   });
 
   test.each(['aws-us-gov', 'aws-cn'] as const)('a partition that is written out is found in %s', async (partition) => {
-    const elsewhere = { ...render({}, 'aws'), partition };
+    const elsewhere = { ...render({ TokensPolicy: 'on' }, 'aws'), partition };
     expect(await CHECKS.theStackIsKept!(elsewhere)).not.toEqual([]);
     expect(await CHECKS.tokensAreRequired!(elsewhere)).not.toEqual([]);
   });

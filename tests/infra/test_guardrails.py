@@ -10,7 +10,9 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 
+import boto3
 import guardrails
 import pytest
 from cfnlint.api import lint_all
@@ -20,6 +22,16 @@ from template import ROOT
 
 def test_cfn_lint_finds_nothing():
     assert [it.message for it in lint_all(guardrails.TEMPLATE.read_text()) if not it.rule.id.startswith("I")] == []
+
+
+def test_the_policies_are_attached_one_after_the_other():
+    """Each waits for the one before, also where it is not made: cfn-lint refuses DependsOn for that."""
+    resources = guardrails.template()["Resources"]
+    assert resources["TokensAtLaunch"]["DependsOn"] == "KeepEnforcer"
+    assert resources["MetadataDefaults"]["DependsOn"] == "KeepEnforcer"
+    after = {"Fn::If": ["HasTokensPolicy", {"Ref": "TokensAtLaunch"}, "nothing"]}
+    assert resources["MetadataDefaults"]["Metadata"] == {"After": after}
+    assert resources["TokensAtLaunch"]["Condition"] == "HasTokensPolicy"
 
 
 def make(*words, answer="", **variables):
@@ -39,7 +51,7 @@ def in_the_emulator(aws, account):
 def test_without_credentials_it_shows_the_policies_and_says_what_is_missing():
     status, shown, missing = make("Region=us-gov-west-1", "ExemptionTag=no-imdsv2")
     assert status == 1
-    for policy in ("keep (SERVICE_CONTROL_POLICY), ", "tokens (SERVICE_CONTROL_POLICY), ", "defaults (DECLARATIVE_POLICY_EC2), "):
+    for policy in ("keep (SERVICE_CONTROL_POLICY), ", "defaults (DECLARATIVE_POLICY_EC2), "):
         assert f"imds-enforcer-guardrails-{policy}" in shown
     assert '"no-imdsv2"' in shown
     assert "arn:aws-us-gov:ec2:*:*:instance/*" in shown
@@ -85,8 +97,8 @@ def test_a_policy_that_organizations_would_refuse_for_its_size_is_refused():
 
 def test_lists_allow_several_names_and_none():
     template = guardrails.template()
-    for value in ("", "one", "one,two", "aws-reserved/sso.amazonaws.com/*/AWSReservedSSO_Security_*"):
-        assert refusals(template, {"ExemptingRoles": value, "DeployingRoles": value}) == []
+    for value in ("", "one", "one,two", "aws-reserved/sso.amazonaws.com/*AWSReservedSSO_Security_*"):
+        assert refusals(template, {"ExemptingRoles": value, "DeployingRoles": value, "LaunchingRoles": value}) == []
     for value in ("", "r-abcd", "ou-abcd-11112222,111122223333"):
         assert refusals(template, {"TargetIds": value}) == []
 
@@ -147,7 +159,7 @@ def test_without_a_yes_nothing_stays(monkeypatch):
     assert stack.asked == [{}, "discard"]
 
 
-@pytest.mark.parametrize("values", [{}, {"HighestHopLimit": 2, "RoleDelivery": "on", "ExemptionTag": ""}], ids=["default", "everything on"])
+@pytest.mark.parametrize("values", [{}, {"HighestHopLimit": 2, "TokensPolicy": "on", "RoleDelivery": "on", "ExemptionTag": ""}], ids=["default", "everything on"])
 def test_organizations_of_the_emulator_takes_the_policies(aws, values):
     organizations = aws("organizations")
     name = f"guardrails-{len(values)}"
@@ -156,3 +168,90 @@ def test_organizations_of_the_emulator_takes_the_policies(aws, values):
         kept = organizations.describe_policy(PolicyId=made["Policy"]["PolicySummary"]["Id"])["Policy"]
         assert json.loads(kept["Content"]) == policy.document
         assert policy.size <= guardrails.LIMITS[policy.type]
+
+
+def test_what_comes_next_begins_with_the_mildest():
+    """From nothing on, what is printed leads through all steps, each of which the template allows, and ends."""
+    values, steps = {}, []
+    while said := guardrails.following(values):
+        [(name, value)] = given([said.split()[-1]]).items()
+        assert refusals(guardrails.template(), {name: value}) == []
+        values[name] = value
+        steps.append(name)
+    assert steps == ["TargetIds", "HttpTokensEnforced", "TokensPolicy"]
+
+
+class Member:
+    """An account of an organization of the emulator, in a unit; one session stands for it and for Organizations."""
+
+    def __init__(self, management):
+        self.management = management
+        self.session = boto3.Session(aws_access_key_id=management, aws_secret_access_key="not-a-secret", region_name="us-east-1")
+        organizations = self.session.client("organizations")
+        self.root = organizations.list_roots()["Roots"][0]["Id"]
+        self.unit = organizations.create_organizational_unit(ParentId=self.root, Name="security")["OrganizationalUnit"]["Id"]
+        made = organizations.create_account(Email=f"{management}@example.com", AccountName="policies")
+        self.account = made["CreateAccountStatus"]["AccountId"]
+        organizations.move_account(AccountId=self.account, SourceParentId=self.root, DestinationParentId=self.unit)
+        trust = json.dumps({"Version": "2012-10-17", "Statement": []})
+        self.session.client("iam").create_role(RoleName="deployer", Path="/platform/", AssumeRolePolicyDocument=trust)
+
+    def deploys(self, targets, roles="imds-enforcer-deployer", role="deployer", name=guardrails.STACK, account=None):
+        account = account or self.account
+        rendered = guardrails.policies({"TargetIds": targets, "DeployingRoles": roles})
+        stack = guardrails.Stack(self.session, "us-east-1", name)
+        who = (account, f"arn:aws:sts::{account}:assumed-role/{role}/someone")
+        guardrails.refuse_to_lock_out(self.session, stack, who, rendered)
+
+
+@pytest.fixture
+def member(aws, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.endpoint)
+    return Member(f"5555{uuid.uuid4().int % 10**8:08}")
+
+
+def test_who_would_lock_himself_out_is_told_what_to_give(member):
+    for target in (member.root, member.unit, member.account):
+        with pytest.raises(SystemExit, match="add platform/deployer to DeployingRoles, or use the management account"):
+            member.deploys(target)
+
+
+def test_who_is_named_may_attach_the_policies_to_himself(member):
+    member.deploys(member.root, roles="platform/*")
+    member.deploys(f"111122223333,{member.account}", roles="another,platform/deployer")
+
+
+def test_a_name_without_the_path_of_the_role_is_no_match(member):
+    with pytest.raises(SystemExit, match="platform/deployer could not change or lift"):
+        member.deploys(member.root, roles="deployer")
+
+
+def test_what_does_not_bind_the_caller_is_not_refused(member):
+    """Other accounts, nothing at all, the management account, and a stack whose name the policies do not keep."""
+    member.deploys("111122223333")
+    member.deploys("ou-abcd-11112222")
+    member.deploys("")
+    member.deploys(member.root, account=member.management)
+    member.deploys(member.root, name="another-stack")
+
+
+def test_a_role_whose_path_cannot_be_read_is_told_what_it_needs(member):
+    with pytest.raises(SystemExit, match="the path of the role unknown can't be read.*allow it iam:GetRole on itself"):
+        member.deploys(member.root, role="unknown")
+
+
+def test_a_user_is_told_to_use_a_role(member):
+    who = (member.account, f"arn:aws:iam::{member.account}:user/someone")
+    rendered = guardrails.policies({"TargetIds": member.root})
+    with pytest.raises(SystemExit, match="call as a role that DeployingRoles names"):
+        guardrails.refuse_to_lock_out(member.session, guardrails.Stack(member.session, "us-east-1", guardrails.STACK), who, rendered)
+
+
+def test_the_command_refuses_before_it_makes_a_change_set(aws, monkeypatch):
+    """In the emulator, each account manages an organization of its own: that it is bound is put in."""
+    for name, value in in_the_emulator(aws, "555500000003").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["guardrails.py", "TargetIds=r-abcd", "DeclarativePolicy=off"])
+    monkeypatch.setattr(guardrails, "binds", lambda *_: True)
+    with pytest.raises(SystemExit, match="could not change or lift the guardrails any more"):
+        guardrails.main()

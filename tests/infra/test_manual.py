@@ -5,8 +5,10 @@ cargo hands over a binary that was built before. What is left out of the section
 """
 
 import re
+import shutil
 
 import pytest
+from conftest import elf
 from template import ROOT
 from test_deploy import Person
 from test_package import Tree
@@ -67,3 +69,24 @@ def test_the_first_deployment_of_the_readme_works_as_it_is_written(aws, tmp_path
     assert "make deploy AlarmEmail=security@example.com Mode=observe" in command
     person.typed(f"export {command}")
     assert person.values("eu-central-1")["Mode"] == "observe"
+
+
+# A stand-in: the packages that were installed before, in place of `npm ci`.
+NPM = f"""#!/bin/sh
+[ "$1 $2" = "ci " ] && ln -s "{ROOT}/infra/node_modules" node_modules
+"""
+
+
+def test_the_manual_leads_to_a_stack_of_the_cdk_and_its_removal(aws, tmp_path):
+    tree = Tree(tmp_path / "clone")
+    for folder in ("infra/cdk", "src"):
+        shutil.copytree(ROOT / folder, tree.root / folder, ignore=shutil.ignore_patterns("cdk.out"))
+    tree.command("npm", NPM)
+    account = "333300000003"
+    environment = {"AWS_ENDPOINT_URL": aws.endpoint, "AWS_ACCESS_KEY_ID": account, "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
+    [deploy] = commands("With CDK")[:1]
+    # Its questions are for a terminal.
+    agreed = deploy.replace("cdk deploy", "cdk deploy --require-approval never") + "npx cdk destroy --force\n"
+    status, output = tree.run("bash", "-euc", agreed, binary=elf("x86_64"), **environment)
+    assert status == 0, output
+    assert "imds-enforcer-cdk: creating" in output and "imds-enforcer-cdk: destroyed" in output, output

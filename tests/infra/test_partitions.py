@@ -6,8 +6,8 @@ import pytest
 from template import ROOT
 
 WRITTEN_OUT = re.compile(r"arn:aws[a-z-]*:|[\w.${}-]*\bamazonaws\.com(?:\.cn)?")
-# Service principals and CloudTrail's event sources are the same in every partition.
-SERVICES = {f"{it}.amazonaws.com" for it in ("cloudwatch", "delivery.logs", "ec2", "ec2fleet", "events", "lambda", "member.org.stacksets.cloudformation", "scheduler", "sns", "states")}
+# Service principals, CloudTrail's event sources and the path of Identity Center's roles are the same in every partition.
+SERVICES = {f"{it}.amazonaws.com" for it in ("cloudwatch", "delivery.logs", "ec2", "ec2fleet", "events", "lambda", "member.org.stacksets.cloudformation", "scheduler", "sns", "sso", "states")}
 # Addresses for people, and ARNs that a test or an example of the manual has of partition aws.
 EXAMPLES = re.compile(r".*\.test\.ts$|README\.md$|stand\.ts$")
 LEFT_OUT = {"node_modules", "cdk.out", ".aws-sam", "__pycache__"}
