@@ -493,6 +493,13 @@ def test_the_command_asks_before_it_deploys_and_keeps_what_is_not_named(place, m
     assert (found["SilenceHours"], found["OrganizationId"], found["AlarmEmail"]) == ("5", ORGANIZATION, "security@example.com")
 
 
+def test_a_key_that_the_hub_cannot_use_is_refused_before_anything_changes(accounts, place, monkeypatch):
+    key = accounts("kms", SECURITY, "eu-north-1").create_key()["KeyMetadata"]["Arn"]
+    with pytest.raises(SystemExit, match="events.amazonaws.com and kms:GenerateDataKey, kms:Decrypt: no statement allows it") as ended:
+        run_command(monkeypatch, f"OrganizationId={ORGANIZATION}", f"KmsKeyArn={key}")
+    assert "nothing was changed" in str(ended.value)
+
+
 def refused(*words):
     """What make hub says to words that it refuses."""
     done = subprocess.run(["make", "hub", *words], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
