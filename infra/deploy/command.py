@@ -13,11 +13,10 @@ import boto3
 import parameters
 import regions as places
 from botocore.exceptions import BotoCoreError, ClientError
+from stack import MARKS
 
 RESERVED = ("Region", "Regions", "StackName", "YES", "PYTHON")
 STACK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}", re.ASCII)
-# Parameters that every build of the stack has had.
-MARKS = {"Mode", "StateChangeEvents"}
 
 
 @dataclass
@@ -73,11 +72,34 @@ def refuse(refusals):
         sys.exit("\n".join([*refusals, "nothing was changed"]))
 
 
-def foreign(current, name):
-    """Why a stack is none of this project's, or nothing."""
-    if current is None or current["parameters"].keys() >= MARKS:
+def against(stack, current, marks=MARKS):
+    """What stands against a change of a stack. One that is being deleted has lost what it is known by."""
+    obstacle = stack.obstacle(current)
+    if obstacle and current["status"].endswith("_IN_PROGRESS"):
+        return [obstacle]
+    return foreign(current, stack.name, marks) or ([obstacle] if obstacle else [])
+
+
+def foreign(current, name, marks=MARKS):
+    """Why a stack is none that this command made, or nothing. `marks` are parameters that every build of it has had."""
+    if name.startswith("StackSet-"):
+        return [f"{name} is of a stack set, which alone may change it: run make organization in the account that has it"]
+    if current is None or current["parameters"].keys() >= marks:
         return []
-    return [f"{name} is a stack of something else, since it has no parameters {' and '.join(sorted(MARKS))}: give another StackName"]
+    return [f"{name} is a stack of something else, since it has no parameters {' and '.join(sorted(marks))}: give another StackName"]
+
+
+def architecture_of_package(values):
+    """What make package alone reads, and who sets it for that may expect to hold here too."""
+    old = os.environ.get("ARCHITECTURE")
+    if not old or {"Architecture", "ARCHITECTURE"} & values.keys():
+        return []
+    return [f"ARCHITECTURE={old} is for make package; give Architecture={old} here"]
+
+
+def becomes(current):
+    """What a deployment makes of a stack."""
+    return f"updates the stack of {current['created']}" if current else "first deployment"
 
 
 def table(rows):

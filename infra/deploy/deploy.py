@@ -8,7 +8,6 @@ git tracks. What was not named keeps the value that the stack has.
 
 import importlib
 import importlib.util
-import os
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,8 +36,7 @@ class Plan:
     change: Change | None = None
 
     def show(self, target):
-        what = f"updates the stack of {self.current['created']}" if self.current else "first deployment"
-        print(f"\naccount {target.account}, {self.stack.region}, stack {self.stack.name}: {what}, as {target.arn}")
+        print(f"\naccount {target.account}, {self.stack.region}, stack {self.stack.name}: {command.becomes(self.current)}, as {target.arn}")
         print("\n".join(f"  {line}" for line in self.choice.lines))
         for action, logical_id, kind, replacement in self.change.rows() if self.change else []:
             print(f"  {action:<8} {logical_id:<24} {kind}{REPLACEMENTS.get(replacement, '')}")
@@ -48,11 +46,7 @@ class Plan:
 
 def refusals(template, values):
     """What can be refused without a call: a stack may have what is not given."""
-    found = parameters.refusals(template, values, kept=template["Parameters"], reserved=command.RESERVED)
-    old = os.environ.get("ARCHITECTURE")
-    if old and not {"Architecture", "ARCHITECTURE"} & values.keys():
-        found.append(f"ARCHITECTURE={old} is for make package; give Architecture={old} here")
-    return found
+    return parameters.refusals(template, values, kept=template["Parameters"], reserved=command.RESERVED) + command.architecture_of_package(values)
 
 
 def of_the_key(target, region, values):
@@ -71,7 +65,7 @@ def planned(template, target, given, today):
         current = stack.current()
         memory = kept.read(target.account, region, stack.name)
         choice = choices.choose(template, given, current and current["parameters"], memory, today)
-        against = command.foreign(current, stack.name) or list(filter(None, [stack.obstacle(current)])) or choice.refusals
+        against = command.against(stack, current) or choice.refusals
         against = against or of_the_key(target, region, choice.values)
         wrong += [f"{region}: {it}" for it in against]
         plans.append(Plan(stack, current, choice))

@@ -3,6 +3,8 @@
 It deletes nothing that outlives the stack by intention: the log, the dead letters, SAM's bucket.
 
     make destroy [Region=…|Regions=…,…] [StackName=…] [YES=1]
+
+YES of the environment, which may be there for deployments, is no answer here.
 """
 
 import sys
@@ -21,6 +23,16 @@ BY_HAND = {
     "AWS::Logs::LogGroup": "aws logs delete-log-group --region {region} --log-group-name {id}",
     "AWS::SQS::Queue": "aws sqs delete-queue --region {region} --queue-url {id}",
 }
+
+
+@dataclass
+class Empty:
+    """A stack that a change set was to create, which nobody executed."""
+
+    stack: Stack
+
+    def show(self, account):
+        print(f"\naccount {account}, {self.stack.region}, stack {self.stack.name}: deletes an empty stack, which nobody agreed to create, with its change sets")
 
 
 @dataclass
@@ -81,15 +93,21 @@ def foreign_rules(session, region, resources):
     return wrong
 
 
+def of_terraform(current, name):
+    """Why a stack that Terraform's configuration made is not deleted from here."""
+    return [f"{name} is Terraform's: run terraform destroy there"] if current and "CodeBucket" in current["parameters"] else []
+
+
 def planned(target):
     """A plan for each Region that has the stack, or all that stands against one."""
     plans, wrong = {}, []
     for region in target.regions:
         stack = Stack(target.session, region, target.stack_name)
         current = stack.current()
-        against = command.foreign(current, stack.name)
-        if current and current["status"].endswith("_IN_PROGRESS"):
-            against.append(stack.obstacle(current))
+        underway = current and current["status"].endswith("_IN_PROGRESS")
+        against = [stack.obstacle(current)] if underway else command.foreign(current, stack.name) + of_terraform(current, stack.name)
+        if current is None and stack.empty() and not against:
+            plans[region] = Empty(stack)
         if current and not against:
             resources = stack.resources()
             against = foreign_rules(target.session, region, resources)
@@ -117,6 +135,8 @@ def carried_out(target, plan):
         plan.stack.delete()
     except Failed as failure:
         return "failed", str(failure)
+    if isinstance(plan, Empty):
+        return "deleted", "it was empty"
     forget(target, plan)
     for logical_id, kind, physical_id in plan.resources:
         if logical_id in plan.staying and kind in BY_HAND:
@@ -132,7 +152,7 @@ def main():
     plans = planned(target)
     for plan in plans.values():
         plan.show(target.account)
-    if plans and not confirmed(f"\nDelete {target.stack_name} in {', '.join(plans)}?"):
+    if plans and not confirmed(f"\nDelete {target.stack_name} in {', '.join(plans)}?", own.get("YES", "")):
         sys.exit("nothing was deleted")
     left = command.in_order(target.regions, lambda region: carried_out(target, plans.get(region)))
     if left:

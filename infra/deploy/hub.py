@@ -9,12 +9,15 @@ import pathlib
 import sys
 
 import command
+import key as keys
 import parameters
 from samcli.yamlhelper import yaml_parse
-from stack import Failed, Stack, confirmed
+from stack import Begun, Failed, Stack, confirmed
 
 TEMPLATE = pathlib.Path(__file__).parents[1] / "hub.yaml"
 NAME = "imds-enforcer-hub"
+# Parameters that every build of the hub has had.
+MARKS = {"OrganizationId", "SilenceHours"}
 
 
 def refusals(own, template, given):
@@ -23,11 +26,20 @@ def refusals(own, template, given):
     return parameters.refusals(template, given, kept=template["Parameters"], reserved=command.RESERVED) + several
 
 
-def planned(hub, template, given):
+def of_the_key(target, values):
+    """What is wrong with a key of one's own."""
+    if not values.get("KmsKeyArn"):
+        return []
+    organization = values.get("OrganizationId")
+    return keys.refusals(target.session, target.regions[0], target.account, values["KmsKeyArn"], organization=organization, needs=keys.uses_of_the_hub)
+
+
+def planned(target, hub, template, given):
     """What the stack is now; ends with all that stands against a change."""
     current = hub.current()
-    against = command.foreign(current, hub.name) or list(filter(None, [hub.obstacle(current)]))
-    command.refuse(against or parameters.refusals(template, given, kept=current["parameters"] if current else ()))
+    kept = current["parameters"] if current else {}
+    against = command.against(hub, current, MARKS) or parameters.refusals(template, given, kept=kept)
+    command.refuse(against or of_the_key(target, {**kept, **given}))
     return current
 
 
@@ -65,14 +77,16 @@ def main():
     target = command.target({**own, "StackName": own.get("StackName") or NAME}, refusals(own, template, given))
     print(target)
     hub = Stack(target.session, target.regions[0], target.stack_name)
-    current = planned(hub, template, given)
-    print(f"\nstack {hub.name}: {'update' if current else 'first deployment'}")
+    current = planned(target, hub, template, given)
+    print(f"\nstack {hub.name} in {hub.region}: {command.becomes(current)}")
     try:
         carry_out(hub, given)
+    except Begun as failure:
+        sys.exit(f"{failure}\nthe deployment was begun: the events of stack {hub.name} in {hub.region} show what became of it")
     except Failed as failure:
         command.refuse([str(failure)])
     tell(hub.current()["outputs"]["HubBusArn"])
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

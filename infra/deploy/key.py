@@ -56,6 +56,21 @@ def uses(region, account):
     ]
 
 
+def uses_of_the_hub(region, account):
+    """What the hub does with a key: its roles write to a table and topics, whoever deploys it grants the table the key, and nobody polls its queue."""
+    *services, role = uses(region, account)
+
+    def through(service):
+        return {**role.context, "kms:viaservice": f"{service}.{region}.{dns_suffix(region)}"}
+
+    table = ["kms:Encrypt", "kms:Decrypt", "kms:ReEncryptFrom", "kms:ReEncryptTo", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"]
+    return [
+        *services,
+        Use(role.principal, table, "the hub's table can't be created or written", through("dynamodb"), role.absent),
+        Use(role.principal, role.actions, "the hub tells of no silent member", through("sns"), role.absent),
+    ]
+
+
 def resolved(key_arn, region):
     """The key of a Region, where `*` stands for the stack's own Region."""
     return key_arn.replace(":kms:*:", f":kms:{region}:")
@@ -160,10 +175,10 @@ def judged(statements, use, action, key_arn):
     return "refused", "no statement allows it"
 
 
-def judge(policy, key_arn, region, account, organization=None):
+def judge(policy, key_arn, region, account, organization=None, needs=uses):
     """What the policy of a key refuses, and what can't be said of it, as two lists of sentences."""
     refused, doubts = [], []
-    for use in uses(region, account):
+    for use in needs(region, account):
         if organization:
             use.context.update({"aws:sourceorgid": organization} if "cloudwatch" in use.principal else {})
             use.context.update({"aws:principalorgid": organization} if use.principal.startswith("arn:") else {})
@@ -206,7 +221,7 @@ def to_stderr(doubt):
     print(doubt, file=sys.stderr)
 
 
-def refusals(session, region, account, key_arn, tell=to_stderr):
+def refusals(session, region, account, key_arn, tell=to_stderr, organization=None, needs=uses):
     """What is sure to fail with this key, each as a sentence. `tell` is called with what could not be judged."""
     arn = resolved(key_arn, region)
     kms = session.client("kms", region_name=region)
@@ -221,7 +236,7 @@ def refusals(session, region, account, key_arn, tell=to_stderr):
             tell(f"KmsKeyArn {arn}: not checked, since the caller may not call {error.operation_name}")
             return []
         return [f"KmsKeyArn {arn}: {error.response['Error']['Message']} ({code})"]
-    refused, doubts = judge(policy, metadata["Arn"], region, account, organization_of(session))
+    refused, doubts = judge(policy, metadata["Arn"], region, account, organization or organization_of(session), needs)
     for doubt in doubts:
         tell(f"KmsKeyArn {arn}: {doubt}")
     return [f"KmsKeyArn {arn}: {it}" for it in refused]

@@ -10,6 +10,7 @@ puts where this one looks is never deployed. It deletes no bucket.
 """
 
 import datetime
+import functools
 import hashlib
 import json
 import pathlib
@@ -21,14 +22,22 @@ import build
 import command
 import key as keys
 import parameters
+import regions as places
 import sam
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from partition import dns_suffix, partition
 from samcli.yamlhelper import yaml_parse
-from stack import Failed, Stack, confirmed
+from stack import Begun, Failed, Stack, confirmed
 
 TEMPLATE = pathlib.Path(__file__).parents[1] / "organization.yaml"
 NAME = "imds-enforcer-organization"
+STACK_SET = "imds-enforcer"
+# Parameters that every build of the organization's stack has had.
+MARKS = {"OrganizationalUnitIds", "TemplateUrl"}
+# An account that stands for each member: it is nobody's.
+MEMBER = "000000000000"
+# A stack set with many accounts, one Region after the other, takes longer than any other stack.
+HOURS = 24
 # What the command has beside the parameters of organization.yaml, and what it fills in itself.
 OPTIONS = {
     "OrganizationId": {
@@ -37,7 +46,6 @@ OPTIONS = {
         "ConstraintDescription": "must be an organization's id, such as o-a1b2c3d4e5",
         "Default": "",
     },
-    "Architecture": {"Type": "String", "AllowedValues": ["x86_64", "arm64"], "Default": "x86_64"},
     "PublishOnly": {"Type": "String", "AllowedValues": ["yes", "no"], "Default": "no"},
 }
 OWN = {"TemplateUrl", "PublishedRegions"}
@@ -183,25 +191,77 @@ def stated():
 
 def settled(given, current, today):
     """What is deployed: a first deployment enforces since today, later ones keep what the stack has."""
-    kept = current["parameters"] if current else {"EnforceSince": str(today), "Regions": "us-east-1"}
+    kept = current["parameters"] if current else {"EnforceSince": str(today), "Regions": "us-east-1", "Architecture": "x86_64"}
     return {**{name: value for name, value in kept.items() if name not in OWN}, **given}
 
 
-def wanted_of(stack, given, publish_only):
+def without_architecture(values):
+    """Stacks of an earlier build do not say which architecture their functions have."""
+    said = "the stack is of an earlier build, which does not say for which architecture: give Architecture=x86_64 or Architecture=arm64"
+    return [] if "Architecture" in values else [said]
+
+
+def wanted_of(stack, current, given, publish_only):
     """What the stack set is to have; ends with all that stands against it."""
-    current = stack.current()
-    against = command.foreign(current, stack.name) or list(filter(None, [stack.obstacle(current)]))
     values = settled(given, current, datetime.datetime.now(datetime.UTC).date())
     kept = ["OrganizationalUnitIds"] if publish_only else []
+    against = command.against(stack, current, MARKS) or without_architecture(values)
     command.refuse(against or parameters.refusals(stated(), values, kept=kept))
     return values
 
 
-def key_refusals(target, regions, key_arn):
-    """What is wrong with a key in each Region, as far as this account can see it."""
+def misplaced(target, regions):
+    """What is wrong with Regions that instances are looked after in."""
+    return places.unknown(regions, target.session) or places.of_another_partition(regions, target.session, target.arn)
+
+
+def without_trusted_access(region):
+    """China's Regions have stack sets, but no trusted access of theirs to Organizations."""
+    if partition(region) != "aws-cn":
+        return []
+    return [f"{region}: StackSets has no trusted access to Organizations in China, so run make deploy in each account instead"]
+
+
+def has_stack_set(session, region, administration):
+    """Whether the organization's stack set is in a Region."""
+    client = session.client("cloudformation", region_name=region)
+    try:
+        return client.describe_stack_set(StackSetName=STACK_SET, CallAs=administration)["StackSet"]["Status"] == "ACTIVE"
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("StackSetNotFoundException", "StackSetNotFound"):
+            return False
+        raise
+
+
+def of_another_home(stack, current, regions, has):
+    """Why a stack set would be a second one, which deploys a second stack to every account. `has` says whether one is in a Region."""
+    found = [it for it in dict.fromkeys(regions) if it != stack.region and has(it)]
+    if found:
+        return [f"the stack set {STACK_SET} is in {it} already: give Region={it}" for it in found]
+    if current is None and has(stack.region):
+        return [
+            f"the stack set {STACK_SET} is in {stack.region} already, and no stack {stack.name}:"
+            " give StackName= of the stack that made it, which aws cloudformation describe-stacks shows; where none did, delete the stack set first"
+        ]
+    return []
+
+
+def published_regions(names):
+    """The Regions of the buckets that are there."""
+    return [match[2] for name in names if (match := UNGUESSABLE.fullmatch(name))]
+
+
+def key_refusals(target, regions, key_arn, organization):
+    """What is wrong with a key in each Region, for this account and for any other of the organization."""
     if not key_arn:
         return []
-    return [f"{region}: {it}" for region in regions for it in keys.refusals(target.session, region, target.account, key_arn)]
+    found = []
+    for region in regions:
+        judged = functools.partial(keys.refusals, target.session, region, key_arn=key_arn, organization=organization)
+        doubts, own = {}, judged(target.account, tell=lambda it, region=region: keys.to_stderr(f"{region}: {it}"))
+        others = [it for it in judged(MEMBER, tell=lambda it, doubts=doubts: doubts.setdefault(it)) if it not in own]
+        found += [f"{region}: {it}" for it in own] + [f"{region}, in another account of the organization: {it}" for it in others]
+    return found
 
 
 def typed():
@@ -209,8 +269,9 @@ def typed():
     own, given = command.typed()
     if "Regions" in own:
         given["Regions"] = own.pop("Regions")
-    wrong = parameters.refusals(stated(), given, kept=stated()["Parameters"], reserved=command.RESERVED)
+    wrong = parameters.refusals(stated(), given, kept=stated()["Parameters"], reserved=command.RESERVED) + command.architecture_of_package(given)
     target = command.target({**own, "StackName": own.get("StackName") or NAME}, wrong)
+    command.refuse(without_trusted_access(target.regions[0]))
     options = {name: given.pop(name, it.get("Default")) for name, it in OPTIONS.items()}
     options["OrganizationId"] = options["OrganizationId"] or keys.organization_of(target.session)
     if not options["OrganizationId"]:
@@ -218,24 +279,50 @@ def typed():
     return target, options, given
 
 
+def planned(target, stack, options, given):
+    """What the stack set is to have, and in which Regions; ends with all that stands against it."""
+    publish_only, current = options["PublishOnly"] == "yes", stack.current()
+    values = wanted_of(stack, current, given, publish_only)
+    regions = list(dict.fromkeys(it.strip() for it in values["Regions"].split(",")))
+    command.refuse(misplaced(target, regions) or key_refusals(target, regions, values.get("KmsKeyArn"), options["OrganizationId"]))
+    if not publish_only:
+        names = [it["Name"] for it in target.session.client("s3", region_name=stack.region).list_buckets()["Buckets"]]
+        has = functools.partial(has_stack_set, target.session, administration=administration(values))
+        command.refuse(of_another_home(stack, current, [*regions, *published_regions(names)], has))
+        print(f"\nstack {stack.name} in {stack.region}: {command.becomes(current)}")
+    return values, regions
+
+
+def administration(values):
+    return values.get("Administration") or "SELF"
+
+
 def main():
     target, options, given = typed()
     print(target)
-    publish_only = options["PublishOnly"] == "yes"
     stack = Stack(target.session, target.regions[0], target.stack_name)
-    values = wanted_of(stack, given, publish_only)
-    regions = list(dict.fromkeys(it.strip() for it in values["Regions"].split(",")))
-    command.refuse(key_refusals(target, regions, values.get("KmsKeyArn")))
-    zipped = build.packages([options["Architecture"]])[options["Architecture"]]
-    url, old = publish(lambda service, region: target.session.client(service, region_name=region), options["OrganizationId"], regions, zipped)
-    print(f"published to {', '.join(regions)}, for {options['Architecture']}")
+    values, regions = planned(target, stack, options, given)
+    zipped = build.packages([values["Architecture"]])[values["Architecture"]]
+    try:
+        filled = published(target, options["OrganizationId"], regions, zipped)
+        if options["PublishOnly"] == "yes":
+            shown = {**filled, "Architecture": values["Architecture"]}
+            return print("deploy infra/organization.yaml with", " ".join(f"{name}={value}" for name, value in shown.items()))
+        deploy(stack, {**values, **filled})
+    except Begun as failure:
+        sys.exit(f"{failure}\nthe deployment was begun; {look_at(stack, values)} shows what became of it in each account and Region")
+    except (Refused, Failed) as failure:
+        sys.exit(f"{failure}\nthe stack set was not changed")
+    conclude(stack, values)
+
+
+def published(target, organization, regions, zipped):
+    """Publishes, and answers what the stack set needs to know of it."""
+    url, old = publish(lambda service, region: target.session.client(service, region_name=region), organization, regions, zipped)
+    print(f"published to {', '.join(regions)}")
     for name in old:
         print(f"bucket {name} is of an earlier build, and anybody can guess its name: delete it when the stack set is updated")
-    filled = {"TemplateUrl": url, "PublishedRegions": ",".join(regions)}
-    if publish_only:
-        print("deploy infra/organization.yaml with", " ".join(f"{name}={value}" for name, value in filled.items()))
-    else:
-        deploy(stack, {**values, **filled})
+    return {"TemplateUrl": url, "PublishedRegions": ",".join(regions)}
 
 
 def deploy(stack, values):
@@ -254,12 +341,46 @@ def deploy(stack, values):
             change.discard()
     if not agreed:
         sys.exit("nothing was deployed")
-    change.execute()
-    print(f"{stack.name} is deployed; aws cloudformation list-stack-instances --stack-set-name imds-enforcer shows each account and Region")
+    print("deploying to every account, which takes minutes for a few and hours for many", flush=True)
+    change.execute(HOURS)
+
+
+def of_the_stack_set(stack, values):
+    """The options of the AWS command line that name the stack set."""
+    delegated = " --call-as DELEGATED_ADMIN" if administration(values) == "DELEGATED_ADMIN" else ""
+    return f"--stack-set-name {STACK_SET} --region {stack.region}{delegated}"
+
+
+def look_at(stack, values):
+    return f"aws cloudformation list-stack-instances {of_the_stack_set(stack, values)}"
+
+
+def lagging(client, call_as):
+    """Account, Region and reason of each stack that is not as the stack set has it; closed accounts have none."""
+    pages = client.get_paginator("list_stack_instances").paginate(StackSetName=STACK_SET, CallAs=call_as)
+    found = []
+    for it in (it for page in pages for it in page["Summaries"] if it["Status"] != "CURRENT"):
+        status = it.get("StackInstanceStatus", {}).get("DetailedStatus") or it["Status"]
+        if status != "SKIPPED_SUSPENDED_ACCOUNT":
+            found.append((it["Account"], it["Region"], f"{status} {it.get('StatusReason', '')}".strip()))
+    return found
+
+
+def conclude(stack, values):
+    """Says what the stack set tolerated: accounts in which it failed."""
+    rows = lagging(stack.client, administration(values))
+    if not rows:
+        return print(f"{stack.name} is deployed, and every stack is as the stack set has it; {look_at(stack, values)} shows each account and Region")
+    regions = " ".join(sorted({region for _, region, _ in rows}))
+    units = values["OrganizationalUnitIds"]
+    print(command.table(rows))
+    sys.exit(
+        f"{len(rows)} stacks are not as the stack set has them. A Region that is disabled by default must be enabled"
+        " in the management account and in each member."
+        f" Mend the reasons, then run aws cloudformation update-stack-instances {of_the_stack_set(stack, values)}"
+        f" --deployment-targets OrganizationalUnitIds={units} --regions {regions}"
+    )
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (Refused, Failed, ClientError, BotoCoreError) as error:
-        command.refuse([str(error)])
+    command.run(main)

@@ -9,12 +9,15 @@ import sys
 import time
 from dataclasses import dataclass
 
-from botocore.exceptions import ClientError, WaiterError
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 # How often CloudFormation is asked, and for how long: an hour.
 WAIT = {"Delay": 3, "MaxAttempts": 1200}
+# Parameters that every build of an account's own stack has had, and no other stack of this project has: make destroy deletes such a stack.
+MARKS = {"Mode", "StateChangeEvents"}
 READY = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"}
 WITHOUT_CHANGES = ("didn't contain changes", "No updates are to be performed")
+GONE = ("ChangeSetNotFound", "ChangeSetNotFoundException", "InvalidChangeSetStatus", "InvalidChangeSetStatusException")
 # What CloudFormation says of resources that failed only because another one did.
 FOLLOWS = ("cancelled", "canceled")
 
@@ -23,12 +26,20 @@ class Failed(Exception):
     """What CloudFormation refused, or failed to do, with its reasons."""
 
 
-def confirmed(question):
-    """Asks once on the terminal. YES=1 is the answer in advance; without either, nothing is done."""
-    if os.environ.get("YES") == "1":
+class Begun(Failed):
+    """What failed after CloudFormation had begun to change the stack."""
+
+
+def confirmed(question, yes=None):
+    """Asks once on the terminal. YES=1 is the answer in advance; without either, nothing is done.
+
+    `yes` is what was typed for make, where an answer of the environment does not count.
+    """
+    if (os.environ.get("YES") if yes is None else yes) == "1":
         return True
     if not sys.stdin.isatty():
-        sys.exit("nothing was changed: there is no terminal to ask on; with YES=1, nothing is asked")
+        typed = "" if yes is None else " on the command line of make"
+        sys.exit(f"nothing was changed: there is no terminal to ask on; with YES=1{typed}, nothing is asked")
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except (EOFError, KeyboardInterrupt):
@@ -43,15 +54,23 @@ class Stack:
         self.region, self.name = region, name
         self.client = session.client("cloudformation", region_name=region)
 
-    def current(self):
-        """What the deployed stack has, or None where there is none, or only one whose creation nobody began."""
+    def _described(self, name):
         try:
-            [found] = self.client.describe_stacks(StackName=self.name)["Stacks"]
+            return self.client.describe_stacks(StackName=name)["Stacks"][0]
         except ClientError as error:
             if "does not exist" in error.response["Error"]["Message"]:
                 return None
             raise
-        if found["StackStatus"] in ("REVIEW_IN_PROGRESS", "DELETE_COMPLETE"):
+
+    def empty(self):
+        """The id of a stack that a change set is to create, and that nobody has begun to create; or None."""
+        found = self._described(self.name)
+        return found["StackId"] if found and found["StackStatus"] == "REVIEW_IN_PROGRESS" else None
+
+    def current(self):
+        """What the deployed stack has, or None where there is none, or only one whose creation nobody began."""
+        found = self._described(self.name)
+        if found is None or found["StackStatus"] in ("REVIEW_IN_PROGRESS", "DELETE_COMPLETE"):
             return None
         return {
             "id": found["StackId"],
@@ -74,7 +93,9 @@ class Stack:
             return f"{named}: an update failed, and so did its rollback; run aws cloudformation continue-update-rollback {by_hand}, then try again"
         if status == "UPDATE_FAILED":
             return f"{named}: an update failed and was not rolled back; run aws cloudformation rollback-stack {by_hand}, then try again"
-        return f"{named}, and can only be deleted: run make destroy Region={self.region} StackName={self.name}, then try again"
+        by_make = current["parameters"].keys() >= MARKS
+        removal = f"make destroy Region={self.region} StackName={self.name}" if by_make else f"aws cloudformation delete-stack {by_hand}"
+        return f"{named}, and can only be deleted: run {removal}, then try again"
 
     def change(self, template, parameters, capabilities=()):
         """A change set, of which nothing is executed, or None where nothing would change.
@@ -120,17 +141,46 @@ class Stack:
         return [(it["LogicalResourceId"], it["ResourceType"], it.get("PhysicalResourceId", "")) for it in rows]
 
     def delete(self):
-        """Deletes the stack, and waits until it is gone. What has a policy to stay, stays."""
+        """Deletes the stack, also an empty one, and waits until it is gone. What has a policy to stay, stays."""
         current = self.current()
-        if current is None:
+        stack_id = current["id"] if current else self.empty()
+        if stack_id is None:
             return
         try:
-            self.client.delete_stack(StackName=current["id"])
-            self.client.get_waiter("stack_delete_complete").wait(StackName=current["id"], WaiterConfig=WAIT)
+            self.client.delete_stack(StackName=stack_id)
         except ClientError as error:
             raise Failed(error.response["Error"]["Message"]) from error
+        self.awaited("stack_delete_complete", stack_id)
+
+    def delete_empty(self, stack_id, change_set_id):
+        """Deletes a stack that a change set would have created, if it is still empty and nobody has another change set for it."""
+        found = self._described(stack_id)
+        if found is None or found["StackStatus"] != "REVIEW_IN_PROGRESS":
+            return
+        pages = self.client.get_paginator("list_change_sets").paginate(StackName=self.name)
+        if any(it["ChangeSetId"] != change_set_id for page in pages for it in page["Summaries"]):
+            return
+        self.client.delete_stack(StackName=stack_id)
+        self.client.get_waiter("stack_delete_complete").wait(StackName=stack_id, WaiterConfig=WAIT)
+
+    def awaited(self, end, stack_id, hours=1):
+        """Waits for the end of what was begun."""
+        try:
+            self.client.get_waiter(end).wait(StackName=stack_id, WaiterConfig={**WAIT, "MaxAttempts": hours * WAIT["MaxAttempts"]})
         except WaiterError as error:
-            raise Failed(self.reasons(current["id"])) from error
+            raise Begun(self._why(stack_id, error)) from error
+
+    def _why(self, stack_id, error):
+        """Why an operation did not end well, so far as that can be known: credentials may have expired meanwhile."""
+        [found] = error.last_response.get("Stacks") or [{"StackStatus": ""}]
+        status = found["StackStatus"]
+        events = f"aws cloudformation describe-stack-events --stack-name {self.name} --region {self.region}"
+        if not status or (status.endswith("_IN_PROGRESS") and "ROLLBACK" not in status):
+            return f"CloudFormation began, and how it ended is not known: {error}; run {events}"
+        try:
+            return self.reasons(stack_id)
+        except (BotoCoreError, ClientError) as unknown:
+            return f"the stack is {status}, and its events can't be read: {unknown}; run {events}"
 
     def reasons(self, stack_id):
         """Which resources failed in the last operation, and why."""
@@ -160,20 +210,21 @@ class Change:
         changes = [it["ResourceChange"] for page in pages for it in page.get("Changes", [])]
         return [(it["Action"], it["LogicalResourceId"], it["ResourceType"], it.get("Replacement", "")) for it in changes]
 
-    def execute(self):
-        """Executes it, and waits for the end."""
-        waiter = self.stack.client.get_waiter(f"stack_{self.kind.lower()}_complete")
+    def execute(self, hours=1):
+        """Executes it, and waits for the end, for at most so many hours."""
         try:
             self.stack.client.execute_change_set(ChangeSetName=self.id)
-            waiter.wait(StackName=self.stack_id, WaiterConfig=WAIT)
         except ClientError as error:
             raise Failed(error.response["Error"]["Message"]) from error
-        except WaiterError as error:
-            raise Failed(self.stack.reasons(self.stack_id)) from error
+        self.stack.awaited(f"stack_{self.kind.lower()}_complete", self.stack_id, hours)
 
     def discard(self):
-        """Leaves nothing of it: for a stack that it would have created, not the empty stack either."""
-        if self.kind == "CREATE":
-            self.stack.client.delete_stack(StackName=self.stack_id)
-        else:
+        """Leaves nothing of it: of a stack that it would have created, not the empty stack either, unless that has become another's."""
+        try:
             self.stack.client.delete_change_set(ChangeSetName=self.id)
+        except ClientError as error:
+            # It is gone, or it was executed.
+            if error.response["Error"]["Code"] not in GONE:
+                raise
+        if self.kind == "CREATE":
+            self.stack.delete_empty(self.stack_id, self.id)

@@ -36,6 +36,11 @@ resource "aws_s3_object" "code" {
   key         = "imds-enforcer/${filesha256("${var.built}/imds-enforcer.zip")}.zip"
   source      = "${var.built}/imds-enforcer.zip"
   source_hash = filesha256("${var.built}/imds-enforcer.zip")
+
+  # A stack whose update fails goes back to the object before.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_s3_object" "template" {
@@ -43,6 +48,11 @@ resource "aws_s3_object" "template" {
   key         = "imds-enforcer/${filesha256("${var.built}/cloudformation.json")}.json"
   source      = "${var.built}/cloudformation.json"
   source_hash = filesha256("${var.built}/cloudformation.json")
+
+  # A stack whose update fails goes back to the object before.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_cloudformation_stack" "imds_enforcer" {

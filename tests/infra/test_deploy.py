@@ -11,6 +11,9 @@ from datetime import UTC, datetime
 import boto3
 import choice
 import command
+import destroy
+import hub
+import organization
 import pytest
 import sam
 from botocore.exceptions import ClientError
@@ -276,6 +279,52 @@ def test_destroy_names_what_goes_and_what_stays_and_keeps_the_choices_but_for_th
     output = person.done("deploy", "Region=us-east-1")
     assert "Mode: observe, as it was kept" in output and "today in UTC" in output
     assert person.values()["EnforceSince"] != "2026-11-02"
+
+
+def test_destroy_takes_an_empty_stack_away(person):
+    body = json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}})
+    given = {"StackName": "imds-enforcer", "ChangeSetName": "left", "ChangeSetType": "CREATE", "TemplateBody": body}
+    person.client("cloudformation").create_change_set(**given)
+    output = person.done("destroy", "Region=us-east-1")
+    assert "deletes an empty stack" in output and output.splitlines()[-1].split()[:2] == ["us-east-1", "deleted"]
+    assert person.values() is None
+
+
+def test_an_answer_of_the_environment_deletes_nothing(person):
+    person.done("deploy", "Region=us-east-1", YES="1", answers="")
+    assert "nothing was deleted" in person.refused("destroy", "Region=us-east-1", YES="1", answers="n\n")
+    assert person.values() is not None
+    assert "[y/N]" not in person.done("destroy", "Region=us-east-1", "YES=1", answers="")
+
+
+@pytest.mark.parametrize("marks", [organization.MARKS | {"Mode"}, hub.MARKS], ids=["organization", "hub"])
+def test_a_stack_of_another_command_is_none_of_deploy_and_destroy(person, marks):
+    body = json.dumps({"Parameters": {it: {"Type": "String"} for it in marks}, "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}})
+    values = [{"ParameterKey": it, "ParameterValue": "x"} for it in marks]
+    person.client("cloudformation").create_stack(StackName="other", TemplateBody=body, Parameters=values)
+    for target in ("deploy", "destroy"):
+        assert "other is a stack of something else" in person.refused(target, "Region=us-east-1", "StackName=other")
+
+
+def test_every_command_knows_its_own_stack_and_no_other():
+    marks = {"template": command.MARKS, "organization": organization.MARKS, "hub": hub.MARKS}
+    stated = {it: sam.yaml_parse((ROOT / f"infra/{it}.yaml").read_text())["Parameters"].keys() for it in [*marks, "guardrails", "key"]}
+    for name, its in marks.items():
+        assert [it for it, parameters in stated.items() if parameters >= its] == [name]
+
+
+def test_a_stack_of_the_stack_set_or_of_terraform_is_not_deleted():
+    own = {"Mode": "observe", "StateChangeEvents": "on"}
+    [said] = command.foreign({"parameters": own}, "StackSet-imds-enforcer-0a1b")
+    assert "run make organization in the account that has it" in said
+    assert "run terraform destroy" in destroy.of_terraform({"parameters": {**own, "CodeBucket": "b"}}, "imds-enforcer")[0]
+    assert destroy.of_terraform({"parameters": own}, "imds-enforcer") == []
+
+
+def test_a_stack_that_is_being_deleted_is_not_called_anothers():
+    underway = type("Underway", (), {"name": "imds-enforcer", "obstacle": lambda *_: "wait for its end"})()
+    assert command.against(underway, {"status": "DELETE_IN_PROGRESS", "parameters": {}}) == ["wait for its end"]
+    assert "something else" in command.against(underway, {"status": "ROLLBACK_COMPLETE", "parameters": {}})[0]
 
 
 def test_a_bus_with_rules_of_others_is_refused_before_anything_is_deleted(person):

@@ -519,9 +519,6 @@ def place(accounts, monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     (tmp_path / "hub.yaml").write_text(text_of(yaml_parse(TEMPLATE.read_text())))
     monkeypatch.setattr(hub_command, "TEMPLATE", tmp_path / "hub.yaml")
-    # The emulator forgets the description of a stack that a change set created.
-    described, description = stacks.Stack.current, yaml_parse(TEMPLATE.read_text())["Description"]
-    monkeypatch.setattr(stacks.Stack, "current", lambda it: (found := described(it)) and {**found, "description": description})
     return accounts("cloudformation", SECURITY, "eu-north-1")
 
 
@@ -542,7 +539,7 @@ def test_the_command_asks_before_it_deploys_and_keeps_what_is_not_named(place, m
     assert not [it for it in place.describe_stacks()["Stacks"] if it["StackStatus"] != "DELETE_COMPLETE"]
     shown = capsys.readouterr().out
     assert f"account {SECURITY}, Region eu-north-1, as arn:" in shown
-    assert "stack imds-enforcer-hub: first deployment" in shown
+    assert "stack imds-enforcer-hub in eu-north-1: first deployment" in shown
 
     monkeypatch.setenv("YES", "1")
     run_command(monkeypatch, *words)
@@ -552,9 +549,16 @@ def test_the_command_asks_before_it_deploys_and_keeps_what_is_not_named(place, m
     assert f"\nHubBusArn={arn}\n" in shown and f"  make deploy HubBusArn={arn}\n" in shown
 
     run_command(monkeypatch, "SilenceHours=5")
-    assert "stack imds-enforcer-hub: update" in capsys.readouterr().out
+    assert "stack imds-enforcer-hub in eu-north-1: updates the stack of " in capsys.readouterr().out
     found = parameters_of(place)
     assert (found["SilenceHours"], found["OrganizationId"], found["AlarmEmail"]) == ("5", ORGANIZATION, "security@example.com")
+
+
+def test_a_key_that_the_hub_cannot_use_is_refused_before_anything_changes(accounts, place, monkeypatch):
+    key = accounts("kms", SECURITY, "eu-north-1").create_key()["KeyMetadata"]["Arn"]
+    with pytest.raises(SystemExit, match="events.amazonaws.com and kms:GenerateDataKey, kms:Decrypt: no statement allows it") as ended:
+        run_command(monkeypatch, f"OrganizationId={ORGANIZATION}", f"KmsKeyArn={key}")
+    assert "nothing was changed" in str(ended.value)
 
 
 def refused(*words):

@@ -66,6 +66,25 @@ def test_a_wrong_policy_is_refused_with_what_is_wrong(change, said):
     assert refused and any(said in it for it in refused), refused
 
 
+MEMBER = "777788889999"
+
+
+def test_the_key_of_an_organization_serves_the_members_and_one_of_an_account_does_not():
+    organization = "o-a1b2c3d4e5"
+    assert keys.judge(policy(OrganizationId=organization), ARN, REGION, MEMBER, organization) == ([], [])
+    refused, _ = keys.judge(policy(), ARN, REGION, MEMBER, organization)
+    assert any("the log group can't be created" in it for it in refused) and any("can't read its queue" in it for it in refused)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"OrganizationId": "o-a1b2c3d4e5"}], ids=["account", "organization"])
+def test_the_key_that_the_template_makes_serves_a_hub_of_its_own_account_alone(parameters):
+    def said(account):
+        return keys.judge(policy(**parameters), ARN, REGION, account, "o-a1b2c3d4e5", keys.uses_of_the_hub)
+
+    assert said(ACCOUNT) == ([], [])
+    assert any("kms:CreateGrant" in it and "the hub's table" in it for it in said(MEMBER)[0])
+
+
 def test_what_spares_services_denies_none():
     deny = {"StringNotEquals": {"aws:PrincipalOrgID": "o-a1b2c3d4e5"}, "BoolIfExists": {"aws:PrincipalIsAWSService": "false"}}
     document = changed(lambda it: it["Statement"].append({"Effect": "Deny", "Principal": "*", "Action": "kms:*", "Resource": "*", "Condition": deny}))

@@ -14,6 +14,7 @@ import parameters
 import partition
 import pytest
 import sam
+import stack as stacks
 from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
 from cfnlint.api import lint_all
@@ -43,6 +44,7 @@ def stack_set():
 def test_the_stack_set_gives_the_stack_only_parameters_that_it_has():
     given = {it["ParameterKey"]: it["ParameterValue"] for it in stack_set()["Parameters"]}
     assert given == {
+        "Architecture": "x86_64",
         "Mode": "observe",
         "EnforceSince": "2026-11-02",
         "GraceDays": "0",
@@ -253,3 +255,167 @@ def test_the_account_defaults_are_a_request_that_ec2_knows():
         allowed = getattr(shape.members[name], "enum", None)
         assert not allowed or value in allowed, f"{name}: {value} is none of {allowed}"
     assert defaults["HttpTokens"] == "required"
+
+
+SECOND = "210000000005"
+STAND_IN = {"Type": "AWS::SNS::Topic", "Properties": {"DisplayName": {"Ref": "Mode"}}}
+
+
+@pytest.fixture
+def place(aws, monkeypatch, tmp_path):
+    """Whoever deploys the organization, with an account of their own. The emulator has no stack sets: a topic stands for it, and nothing lags behind."""
+    variables = {"AWS_ENDPOINT_URL": aws.endpoint, "AWS_ACCESS_KEY_ID": SECOND, "AWS_SECRET_ACCESS_KEY": "not-a-secret", "MAKEFLAGS": ""}
+    for name, value in {**variables, **NO_FILES, "AWS_REGION": "us-east-1", "YES": "1"}.items():
+        monkeypatch.setenv(name, value)
+    template = yaml_parse(TEMPLATE.read_text())
+    template["Resources"]["StackSet"] = STAND_IN
+    (tmp_path / "organization.yaml").write_text(json.dumps(template))
+    monkeypatch.setattr(organization, "TEMPLATE", tmp_path / "organization.yaml")
+    monkeypatch.setattr(organization.build, "packages", lambda wanted: {it: package.pack(elf(it)) for it in wanted})
+    monkeypatch.setattr(organization, "has_stack_set", lambda *_, **__: False)
+    monkeypatch.setattr(organization, "lagging", lambda *_: [])
+    cloudformation = Account(aws, SECOND)("cloudformation", "us-east-1")
+    yield cloudformation
+    cloudformation.delete_stack(StackName="imds-enforcer-organization")
+
+
+def run_command(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["organization.py", *words])
+    organization.main()
+
+
+FIRST = [f"OrganizationId={ORGANIZATION}", "OrganizationalUnitIds=ou-abcd-11112222"]
+
+
+def test_the_command_deploys_first_and_updates_then_and_keeps_what_is_not_named(place, monkeypatch, capsys):
+    run_command(monkeypatch, *FIRST, "Architecture=arm64")
+    shown = capsys.readouterr().out
+    assert "stack imds-enforcer-organization in us-east-1: first deployment" in shown and "every stack is as the stack set has it" in shown
+    assert "list-stack-instances --stack-set-name imds-enforcer --region us-east-1" in shown
+    run_command(monkeypatch, f"OrganizationId={ORGANIZATION}", "Mode=enforce")
+    assert "us-east-1: updates the stack of " in capsys.readouterr().out
+    [stack] = place.describe_stacks(StackName="imds-enforcer-organization")["Stacks"]
+    found = {it["ParameterKey"]: it["ParameterValue"] for it in stack["Parameters"]}
+    assert (found["Mode"], found["Architecture"], found["OrganizationalUnitIds"]) == ("enforce", "arm64", "ou-abcd-11112222")
+
+
+def test_what_fails_after_it_was_begun_is_not_called_unchanged(place, monkeypatch):
+    def execute(*_):
+        raise stacks.Begun("StackSet: too many accounts failed")
+
+    monkeypatch.setattr(stacks.Change, "execute", execute)
+    with pytest.raises(SystemExit, match="the deployment was begun; aws cloudformation list-stack-instances") as ended:
+        run_command(monkeypatch, *FIRST)
+    assert "nothing was changed" not in str(ended.value)
+
+
+def test_the_architecture_of_the_environment_is_refused_and_of_an_earlier_build_asked_for(place, monkeypatch):
+    monkeypatch.setenv("ARCHITECTURE", "arm64")
+    with pytest.raises(SystemExit, match="give Architecture=arm64 here"):
+        run_command(monkeypatch, *FIRST)
+    earlier = organization.settled({}, {"parameters": {"EnforceSince": "all", "Regions": "us-east-1"}}, "2026-11-25")
+    assert "give Architecture=x86_64 or Architecture=arm64" in organization.without_architecture(earlier)[0]
+
+
+def test_china_is_refused_before_anything_is_published():
+    [said] = organization.without_trusted_access("cn-north-1")
+    assert "run make deploy in each account" in said
+    assert organization.without_trusted_access("us-gov-west-1") == []
+
+
+class InRegion:
+    """A stack of the organization in a Region."""
+
+    name, region = "imds-enforcer-organization", "us-east-1"
+
+
+@pytest.mark.parametrize(
+    ("current", "there", "said"),
+    [
+        (None, {"eu-west-1"}, "is in eu-west-1 already: give Region=eu-west-1"),
+        ({"parameters": {}}, {"us-east-1", "eu-west-1"}, "is in eu-west-1 already: give Region=eu-west-1"),
+        (None, {"us-east-1"}, "give StackName= of the stack that made it"),
+        ({"parameters": {}}, {"us-east-1"}, None),
+        (None, set(), None),
+    ],
+)
+def test_a_second_stack_set_is_refused(current, there, said):
+    found = organization.of_another_home(InRegion(), current, ["us-east-1", "eu-west-1", "eu-west-1"], there.__contains__)
+    assert [said in it for it in found] == ([True] if said else [])
+    assert organization.published_regions(["imds-enforcer-" + "0" * 20 + "-eu-west-1", "imds-enforcer-210000000004-us-east-1"]) == ["eu-west-1"]
+
+
+class Answers:
+    """CloudFormation with a stack set, as far as the command asks for it."""
+
+    def __init__(self, error=None, pages=()):
+        self.error, self.pages, self.asked = error, pages, None
+
+    def client(self, service, region_name):
+        return self
+
+    def describe_stack_set(self, **asked):
+        self.asked = asked
+        if self.error:
+            raise ClientError({"Error": {"Code": self.error, "Message": "no"}}, "DescribeStackSet")
+        return {"StackSet": {"Status": "ACTIVE"}}
+
+    def get_paginator(self, operation):
+        assert operation == "list_stack_instances"
+        return self
+
+    def paginate(self, **asked):
+        self.asked = asked
+        return self.pages
+
+
+def test_a_stack_set_is_looked_for_as_whoever_administers_it():
+    there, gone = Answers(), Answers("StackSetNotFoundException")
+    assert organization.has_stack_set(there, "eu-west-1", "DELEGATED_ADMIN") and not organization.has_stack_set(gone, "eu-west-1", "SELF")
+    assert there.asked == {"StackSetName": "imds-enforcer", "CallAs": "DELEGATED_ADMIN"}
+    with pytest.raises(ClientError):
+        organization.has_stack_set(Answers("AccessDenied"), "eu-west-1", "SELF")
+
+
+def instance(account, status, detailed, **more):
+    return {"Account": account, "Region": "eu-west-1", "Status": status, "StackInstanceStatus": {"DetailedStatus": detailed}, **more}
+
+
+def test_accounts_that_the_stack_set_tolerated_end_the_command_with_their_reasons(capsys):
+    failed = instance("111122223333", "OUTDATED", "FAILED", StatusReason="Account should have 'AWSCloudFormationStackSetExecutionRole'")
+    closed = instance("777788889999", "OUTDATED", "SKIPPED_SUSPENDED_ACCOUNT")
+    pages = [{"Summaries": [instance("444455556666", "CURRENT", "SUCCEEDED"), failed]}, {"Summaries": [closed]}]
+    stack = stacks.Stack(Answers(pages=pages), "us-east-1", "imds-enforcer-organization")
+    values = {"Administration": "DELEGATED_ADMIN", "OrganizationalUnitIds": "ou-abcd-11112222"}
+    with pytest.raises(SystemExit) as ended:
+        organization.conclude(stack, values)
+    assert capsys.readouterr().out.splitlines() == ["111122223333  eu-west-1  FAILED Account should have 'AWSCloudFormationStackSetExecutionRole'"]
+    named = "--stack-set-name imds-enforcer --region us-east-1 --call-as DELEGATED_ADMIN"
+    assert str(ended.value).endswith(f"update-stack-instances {named} --deployment-targets OrganizationalUnitIds=ou-abcd-11112222 --regions eu-west-1")
+    assert stack.client.asked["CallAs"] == "DELEGATED_ADMIN"
+
+
+def test_what_the_stack_set_is_asked_is_a_request_that_cloudformation_knows():
+    model = botocore.session.get_session().get_service_model("cloudformation")
+    asked = {"StackSetName": "imds-enforcer", "CallAs": "SELF"}
+    for operation in ("DescribeStackSet", "ListStackInstances"):
+        shape = model.operation_model(operation).input_shape
+        assert not ParamValidator().validate(asked, shape).has_errors() and asked.keys() <= shape.members.keys()
+
+
+def test_an_account_that_leaves_loses_its_stack():
+    assert stack_set()["AutoDeployment"]["RetainStacksOnAccountRemoval"] is False
+
+
+def test_the_key_is_judged_for_the_members_too(monkeypatch):
+    judged = []
+
+    def refusals(session, region, account, key_arn, tell, organization):
+        judged.append((region, account, organization))
+        return [] if account == "210000000005" else ["no statement allows it"]
+
+    monkeypatch.setattr(organization.keys, "refusals", refusals)
+    target = type("Target", (), {"session": None, "account": "210000000005"})()
+    [said] = organization.key_refusals(target, ["us-east-1"], "arn", ORGANIZATION)
+    assert said == "us-east-1, in another account of the organization: no statement allows it"
+    assert judged == [("us-east-1", "210000000005", ORGANIZATION), ("us-east-1", organization.MEMBER, ORGANIZATION)]

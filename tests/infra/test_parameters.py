@@ -158,5 +158,7 @@ def test_what_the_manuals_say_to_deploy_with_is_taken():
     commands = re.findall(r"make deploy ([A-Z][^`\n]*=[^`\n]*)", manuals)
     assert len(commands) >= 7
     for command in commands:
-        values = {name: value for name, value in parameters.given(shlex.split(command)).items() if name not in ("Region", "Regions")}
+        given = parameters.given(shlex.split(command))
+        # What a shell fills in, or a reader, is not judged.
+        values = {name: value for name, value in given.items() if name not in ("Region", "Regions") and not value.startswith(("$", "…"))}
         assert parameters.refusals(TEMPLATE, values, kept=TEMPLATE["Parameters"]) == [], command

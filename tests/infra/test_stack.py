@@ -10,6 +10,7 @@ import uuid
 import boto3
 import pytest
 import stack as stacks
+from botocore.exceptions import ClientError, WaiterError
 from conftest import KEYS
 
 TEMPLATE = json.dumps(
@@ -90,6 +91,55 @@ def test_a_change_that_is_discarded_leaves_nothing(stack):
     assert stack.current()["parameters"]["Tag"] == "a"
 
 
+def test_a_change_that_is_discarded_leaves_what_another_has_made_of_the_stack(stack):
+    mine, late, theirs = (stack.change(TEMPLATE, {"Name": stack.name}) for _ in range(3))
+    # The emulator gives the empty stack another id with each change set; CloudFormation does not.
+    mine.stack_id = late.stack_id = theirs.stack_id
+    mine.discard()
+    assert stack.empty() == theirs.stack_id and len(waiting(stack)) == 2
+    theirs.execute()
+    late.discard()
+    assert stack.current()["status"] == "CREATE_COMPLETE"
+
+
+def test_the_last_who_discards_leaves_no_empty_stack(stack):
+    changes = [stack.change(TEMPLATE, {"Name": stack.name}) for _ in range(2)]
+    for change in changes:
+        change.discard()
+    assert stack.empty() is None and stack.current() is None
+
+
+def test_an_empty_stack_can_be_deleted(stack):
+    stack.change(TEMPLATE, {"Name": stack.name})
+    stack.delete()
+    assert stack.empty() is None
+
+
+def expired(operation):
+    return ClientError({"Error": {"Code": "ExpiredToken", "Message": "the token has expired"}}, operation)
+
+
+@pytest.mark.parametrize(
+    ("described", "said"),
+    [([], "how it ended is not known"), ([{"StackStatus": "UPDATE_ROLLBACK_COMPLETE"}], "its events can't be read")],
+)
+def test_credentials_that_expire_hide_nothing_of_what_was_begun(stack, monkeypatch, described, said):
+    deployed(stack)
+    change = stack.change(TEMPLATE, {"Tag": "b"})
+
+    def wait(**_):
+        raise WaiterError("StackUpdateComplete", "the token has expired", {"Stacks": described} if described else {})
+
+    def reasons(_):
+        raise expired("DescribeStackEvents")
+
+    monkeypatch.setattr(stack.client, "get_waiter", lambda _: type("Waiter", (), {"wait": staticmethod(wait)}))
+    monkeypatch.setattr(stack, "reasons", reasons)
+    with pytest.raises(stacks.Begun, match=said) as failure:
+        change.execute()
+    assert f"describe-stack-events --stack-name {stack.name} --region us-east-1" in str(failure.value)
+
+
 def test_what_cloudformation_refuses_is_a_failure_with_its_words(stack):
     with pytest.raises(stacks.Failed, match="Name"):
         stack.change(TEMPLATE, {})
@@ -118,7 +168,7 @@ def test_a_creation_that_fails_says_what_must_be_done_with_the_rest(stack, sessi
         change.execute()
     except stacks.Failed as failure:
         assert "Bus" in str(failure)
-        with pytest.raises(stacks.Failed, match=f"ROLLBACK_COMPLETE, and can only be deleted: run make destroy Region=us-east-1 StackName={stack.name}"):
+        with pytest.raises(stacks.Failed, match=f"ROLLBACK_COMPLETE, and can only be deleted: run aws cloudformation delete-stack --stack-name {stack.name} --region us-east-1, then"):
             stack.change(bus, {})
     else:
         pytest.skip("this emulator creates a bus that is there")
@@ -141,7 +191,13 @@ def test_a_creation_that_fails_says_what_must_be_done_with_the_rest(stack, sessi
     ],
 )
 def test_a_stack_that_cannot_be_changed_says_what_to_do(stack, status, said):
-    assert f"is {status}" in stack.obstacle({"status": status}) and said in stack.obstacle({"status": status})
+    current = {"status": status, "parameters": {"Mode": "observe", "StateChangeEvents": "on"}}
+    assert f"is {status}" in stack.obstacle(current) and said in stack.obstacle(current)
+
+
+def test_what_make_destroy_refuses_is_deleted_by_hand(stack):
+    said = stack.obstacle({"status": "ROLLBACK_COMPLETE", "parameters": {"OrganizationId": "o-a1b2c3d4e5", "SilenceHours": "3"}})
+    assert f"run aws cloudformation delete-stack --stack-name {stack.name} --region us-east-1, then try again" in said
 
 
 @pytest.mark.parametrize("status", ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"])
@@ -150,18 +206,16 @@ def test_a_stack_that_can_be_changed_has_no_obstacle(stack, status):
     assert stack.obstacle(None) is None
 
 
-ASK = "import stack, sys; sys.exit(0 if stack.confirmed('Deploy?') else 3)"
-
-
-def ask(answer=None, **variables):
+def ask(answer=None, question="stack.confirmed('Deploy?')", **variables):
     """The exit code and the output of a question that a terminal answers, or that has none."""
+    command = [sys.executable, "-c", f"import stack, sys; sys.exit(0 if {question} else 3)"]
     environment = {**{name: value for name, value in os.environ.items() if name != "YES"}, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
     if answer is None:
-        done = subprocess.run([sys.executable, "-c", ASK], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
     terminal, end = pty.openpty()
     os.write(terminal, answer)
-    done = subprocess.run([sys.executable, "-c", ASK], env=environment, stdin=end, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, stdin=end, capture_output=True, text=True, check=False)
     os.close(end)
     os.close(terminal)
     return done.returncode, done.stdout + done.stderr
@@ -177,3 +231,9 @@ def test_without_a_terminal_nothing_is_asked_and_nothing_done_unless_the_answer_
     assert code == 1 and "nothing was changed: there is no terminal to ask on; with YES=1, nothing is asked" in said
     assert ask(YES="1")[0] == 0
     assert ask(YES="no")[0] == 1
+
+
+def test_where_only_the_command_line_counts_the_environment_is_no_answer():
+    code, said = ask(question="stack.confirmed('Delete?', '')", YES="1")
+    assert code == 1 and "with YES=1 on the command line of make, nothing is asked" in said
+    assert ask(question="stack.confirmed('Delete?', '1')")[0] == 0

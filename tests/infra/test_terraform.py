@@ -47,6 +47,11 @@ def test_it_uploads_what_make_package_writes_and_deploys_it_by_url():
         assert f"target/{file}" in makefile
 
 
+def test_a_failed_update_goes_back_to_objects_that_are_still_there():
+    for name in ("code", "template"):
+        assert "'create_before_destroy': True" in str(resource("aws_s3_object", name)["lifecycle"])
+
+
 def test_the_plain_template_has_no_finding_and_no_macro():
     template = sam.plain(ZIPPED)
     assert "Transform" not in template
