@@ -74,7 +74,7 @@ def unstated(template, choice, observing):
     default = template["Parameters"]["Mode"]["Default"]
     if not observing or "Mode" in choice.values or default == "observe":
         return []
-    return [f"Mode is not given, and would be {default} by default, while {', '.join(observing)} only observe: give Mode=observe or Mode={default}"]
+    return [f"Mode is not given, and would be {default} by default, while it only observes in {', '.join(observing)}: give Mode=observe or Mode={default}"]
 
 
 def shown(value):

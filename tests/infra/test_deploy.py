@@ -18,9 +18,9 @@ import others
 import package
 import pytest
 import sam
-import stack
 from botocore.exceptions import ClientError, EndpointConnectionError
 from conftest import BIN, KEYS, NO_FILES, elf
+from stack import Change, Failed
 from template import ROOT
 from test_package import CARGO, TARGETS, Tree
 
@@ -151,7 +151,7 @@ def test_a_first_deployment_that_would_enforce_says_so_and_nobody_slides_into_it
     output = person.done("deploy", "Region=eu-west-1", "EnforceSince=all")
     assert "Mode: enforce, by default" in output and "EnforceSince: all, given" in output and "AlarmEmail: empty, by default" in output
     person.done("deploy", "Region=us-east-1", "Mode=observe")
-    asked = "eu-central-1: Mode is not given, and would be enforce by default, while us-east-1 only observe: give Mode=observe or Mode=enforce"
+    asked = "eu-central-1: Mode is not given, and would be enforce by default, while it only observes in us-east-1: give Mode=observe or Mode=enforce"
     assert asked in person.refused("deploy", "Region=eu-central-1")
     assert asked in person.refused("deploy", "Regions=us-east-1,eu-central-1")
     assert person.values("eu-central-1") is None
@@ -225,8 +225,9 @@ def change_sets(person, region):
     return [it["ChangeSetName"] for it in found if it["ExecutionStatus"] == "AVAILABLE"]
 
 
-def planned(person, monkeypatch, *regions):
-    """What a deployment to these Regions has when its change sets are made, in this process."""
+def within(person, monkeypatch, *regions):
+    """Lets deploy.main run in this process, for these Regions, by somebody who agrees."""
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # which SAM's code takes, and which would have another test's account
     for name, value in {**KEYS, **NO_FILES, "AWS_ENDPOINT_URL": person.aws.endpoint, "AWS_ACCESS_KEY_ID": person.account}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(kept, "ROOT", person.tree.root / "infra/deployed")
@@ -237,7 +238,7 @@ def planned(person, monkeypatch, *regions):
 
 FAULTS = {
     "interrupted": KeyboardInterrupt(),
-    "refused": stack.Failed("execution refused"),
+    "refused": Failed("execution refused"),
     "no answer": EndpointConnectionError(endpoint_url="https://cloudformation.us-east-1.amazonaws.com"),
 }
 
@@ -246,8 +247,8 @@ FAULTS = {
 def test_whatever_ends_an_execution_the_table_comes_and_no_change_set_stays(person, monkeypatch, capsys, fault):
     regions = ("us-east-1", "eu-central-1")
     person.done("deploy", f"Regions={','.join(regions)}", "Mode=observe")
-    planned(person, monkeypatch, *regions)
-    monkeypatch.setattr(stack.Change, "execute", lambda self: (_ for _ in ()).throw(fault))
+    within(person, monkeypatch, *regions)
+    monkeypatch.setattr(Change, "execute", lambda self: (_ for _ in ()).throw(fault))
     with pytest.raises(SystemExit) as ended:
         deploy.main()
     assert "run the same with Regions=us-east-1,eu-central-1" in str(ended.value)
@@ -260,15 +261,15 @@ def test_whatever_ends_an_execution_the_table_comes_and_no_change_set_stays(pers
 def test_what_ends_a_preparation_leaves_no_change_set(person, monkeypatch, fault):
     regions = ("us-east-1", "eu-central-1")
     person.done("deploy", f"Regions={','.join(regions)}", "Mode=observe")
-    planned(person, monkeypatch, *regions)
-    rows = stack.Change.rows
+    within(person, monkeypatch, *regions)
+    rows = Change.rows
 
     def broken(self):
         if self.stack.region == "eu-central-1":
             raise fault
         return rows(self)
 
-    monkeypatch.setattr(stack.Change, "rows", broken)
+    monkeypatch.setattr(Change, "rows", broken)
     with pytest.raises(type(fault)):
         deploy.main()
     assert [change_sets(person, region) for region in regions] == [[], []]
