@@ -158,5 +158,5 @@ def test_what_the_manuals_say_to_deploy_with_is_taken():
     commands = re.findall(r"make deploy ([A-Z][^`\n]*=[^`\n]*)", manuals)
     assert len(commands) >= 7
     for command in commands:
-        values = {name: value for name, value in parameters.given(shlex.split(command)).items() if name not in ("Region", "Regions")}
+        values = {name: value for name, value in parameters.given(shlex.split(command)).items() if name not in ("Region", "Regions", "StackName")}
         assert parameters.refusals(TEMPLATE, values, kept=TEMPLATE["Parameters"]) == [], command
