@@ -18,7 +18,12 @@ HOST := $(shell rustc -vV 2> /dev/null | sed -n 's/^host: //p')
 CARGO_DENY := .tools/cargo-deny-$(CARGO_DENY_VERSION)
 
 # Everything that is started listens on 127.0.0.1, which no proxy reaches.
-export NO_PROXY := 127.0.0.1,localhost
+LOCAL := 127.0.0.1,localhost
+COMMA := ,
+# What is there stays, and * is everything only where it is alone. Some programs read the upper case, Python the lower case first.
+with_local = $(if $(filter *,$(1)),*,$(if $(findstring $(LOCAL),$(1)),$(1),$(if $(1),$(1)$(COMMA))$(LOCAL)))
+export NO_PROXY := $(call with_local,$(or $(NO_PROXY),$(no_proxy)))
+export no_proxy := $(call with_local,$(or $(no_proxy),$(NO_PROXY)))
 export SAM_CLI_TELEMETRY := 0
 
 .PHONY: help

@@ -1,13 +1,14 @@
 """Builds the package for an architecture, or says why that can't be done here.
 
 cargo lambda adds a missing target by rustup on its own: it is not called where the standard library
-for the target is not installed.
+for the target is not installed. One package is built at a time, and taken before the next is built.
 
     build.py ARCHITECTURE
 
 says whether a package can be built for it.
 """
 
+import fcntl
 import os
 import pathlib
 import subprocess
@@ -42,6 +43,13 @@ def packages(architectures):
 
 
 def built(architecture):
+    PACKAGE.parent.mkdir(exist_ok=True)
+    with open(PACKAGE.with_name("package.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return made(architecture)
+
+
+def made(architecture):
     environment = {name: value for name, value in os.environ.items() if name not in OF_MAKE}
     command = ["make", "--no-print-directory", "package", f"ARCHITECTURE={architecture}"]
     if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:

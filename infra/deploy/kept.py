@@ -1,7 +1,8 @@
 """What was chosen for a stack, in a file that git ignores: one for each account, Region and stack.
 
 Written after a deployment, so that a stack that was deleted can be deployed again as it was. Where
-the stack is there, the stack is right.
+the stack is there, the stack is right. It never keeps the day since when to enforce: the stack has it,
+and with an old day, the first sweep of a new stack would enforce what runs.
 """
 
 import json
@@ -10,6 +11,7 @@ import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1] / "deployed"
+DAY = "EnforceSince"
 
 
 def path(account, region, stack):
@@ -23,9 +25,15 @@ def read(account, region, stack):
         return {}
     try:
         values = json.loads(place.read_text())["parameters"]
-        return {str(name): str(value) for name, value in values.items()}
+        return {str(name): str(value) for name, value in values.items() if name != DAY}
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         sys.exit(f"{place} can't be read ({error!r}): mend it, or delete it, and give the values by name")
+
+
+def elsewhere(account, regions, stack):
+    """What was kept for a stack of this name in the account's other Regions, by Region."""
+    places = sorted((ROOT / account).glob(f"*/{stack}.json"))
+    return {place.parent.name: read(account, place.parent.name, stack) for place in places if place.parent.name not in regions}
 
 
 def write(account, region, stack, values):
@@ -33,7 +41,8 @@ def write(account, region, stack, values):
     place = path(account, region, stack)
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = place.with_suffix(".draft")
-    draft.write_text(json.dumps({"parameters": values}, indent=2, sort_keys=True) + "\n")
+    lasting = {name: value for name, value in values.items() if name != DAY}
+    draft.write_text(json.dumps({"parameters": lasting}, indent=2, sort_keys=True) + "\n")
     os.replace(draft, place)
 
 

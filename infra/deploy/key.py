@@ -8,6 +8,7 @@ and judges neither grants nor the organization's own policies.
 
 import fnmatch
 import json
+import re
 import sys
 from dataclasses import dataclass, field
 
@@ -128,13 +129,18 @@ def conditions_hold(statement, use):
 
 
 def names(statement, use):
-    """Whether a statement's principal is this one. `*` is everybody, services too."""
+    """Whether a statement's principal is this one; None where that is not known. `*` is everybody, services too.
+
+    What names a principal of the account may name the function's role, whose name is not known before the stack is.
+    """
     if "NotPrincipal" in statement:
         return None
     principal = statement.get("Principal", {})
     given = ["*"] if principal == "*" else [it for kind in ("AWS", "Service") for it in listed(principal.get(kind, []))]
     account = use.principal.split(":")[4] if use.principal.startswith("arn:") else None
-    return "*" in given or use.principal in given or account in given
+    if "*" in given or use.principal in given or account in given:
+        return True
+    return None if account and any(re.match(rf"arn:[^:]+:(iam|sts)::{account}:", it) for it in given) else False
 
 
 def concerns(statement, action, key_arn):
@@ -155,7 +161,7 @@ def applies(statement, use, action, key_arn):
         return False, None
     held, name = conditions_hold(statement, use)
     if named is None and held:
-        return None, "NotPrincipal"
+        return None, "NotPrincipal" if "NotPrincipal" in statement else "whether it names the function's role"
     return held, name
 
 

@@ -8,6 +8,7 @@ is read from the binary in it, so that it is never deployed as another's.
 
 import hashlib
 import io
+import os
 import pathlib
 import sys
 import zipfile
@@ -38,6 +39,13 @@ def architecture(package):
     return MACHINES[machine]
 
 
+def put(path, content):
+    """Writes a file at once or not at all, so that nobody reads half of it."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+    draft.write_bytes(content)
+    os.replace(draft, path)
+
+
 def main(folder, name, wanted):
     bootstrap, package = pathlib.Path(folder, "bootstrap"), pathlib.Path(name)
     if not bootstrap.is_file():
@@ -45,7 +53,7 @@ def main(folder, name, wanted):
     zipped = pack(bootstrap.read_bytes())
     if (found := architecture(zipped)) != wanted:
         sys.exit(f"{bootstrap} is for {found}, not for {wanted}: build with ARCHITECTURE={wanted}")
-    package.write_bytes(zipped)
+    put(package, zipped)
     print(f"{package}: {len(zipped):,} bytes, for {found}, SHA-256 {hashlib.sha256(zipped).hexdigest()}")
 
 

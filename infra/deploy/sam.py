@@ -74,7 +74,7 @@ def plain(zipped):
 def main(zip_name, template_name, plain_name):
     zipped = pathlib.Path(zip_name).read_bytes()
     for name, template in ((template_name, of_package(zipped)), (plain_name, plain(zipped))):
-        pathlib.Path(name).write_text(json.dumps(template, indent=2))
+        package.put(pathlib.Path(name), json.dumps(template, indent=2).encode())
 
 
 if __name__ == "__main__":

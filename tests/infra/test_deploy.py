@@ -9,19 +9,26 @@ import json
 from datetime import UTC, datetime
 
 import boto3
+import build
 import choice
 import command
+import deploy
 import destroy
 import hub
+import kept
 import organization
+import others
+import package
 import pytest
 import sam
-from botocore.exceptions import ClientError
-from conftest import BIN, elf
+from botocore.exceptions import ClientError, EndpointConnectionError
+from conftest import BIN, KEYS, NO_FILES, elf
+from stack import Change, Failed
 from template import ROOT
-from test_package import TARGETS, Tree
+from test_package import CARGO, TARGETS, Tree
 
 ACCOUNTS = (f"4444{number:08}" for number in itertools.count(1))
+TEMPLATE = sam.raw()
 TODAY = [f"{datetime.now(UTC):%Y-%m-%d}"]
 
 
@@ -98,15 +105,16 @@ def test_a_first_deployment_enforces_since_today_and_shows_what_it_will_do(perso
     values = person.values("eu-central-1")
     assert (values["Mode"], values["AlarmEmail"], values["SweepSchedule"]) == ("observe", "security@example.com", "rate(2 hours)")
     assert values["EnforceSince"] in (*TODAY, f"{datetime.now(UTC):%Y-%m-%d}")
-    assert person.kept("eu-central-1").keys() == {"Mode", "AlarmEmail", "SweepSchedule", "EnforceSince"}
+    assert person.kept("eu-central-1").keys() == {"Mode", "AlarmEmail", "SweepSchedule"}
 
 
 def test_an_update_keeps_what_was_chosen_and_a_second_region_has_nothing_of_the_first(person):
     person.done("deploy", "Mode=observe", "EnforceSince=2026-11-02", Region="unused", AWS_DEFAULT_REGION="us-east-1")
     output = person.done("deploy", "Region=us-east-1", "GraceDays=14")
-    assert "GraceDays: 0 → 14" in output and "Mode: " not in output and "EnforceSince" not in output
+    assert "GraceDays: 0 → 14, given" in output
+    assert "Mode: observe, of the stack" in output and "EnforceSince: 2026-11-02, of the stack" in output and "AlarmEmail: empty, of the stack" in output
     assert {name: person.values()[name] for name in ("Mode", "EnforceSince", "GraceDays")} == {"Mode": "observe", "EnforceSince": "2026-11-02", "GraceDays": "14"}
-    person.done("deploy", "Region=eu-central-1")
+    person.done("deploy", "Region=eu-central-1", "Mode=enforce")
     assert person.values("eu-central-1")["Mode"] == "enforce" and person.values("eu-central-1")["EnforceSince"] != "2026-11-02"
     output = person.done("deploy", "Regions=us-east-1,eu-central-1", answers="")
     assert "[y/N]" not in output and output.count("unchanged") == 2 and output.count("nothing to change") == 2
@@ -117,7 +125,7 @@ def test_from_a_fresh_clone_the_stack_is_the_truth(person, aws, tmp_path):
     other = Person(aws, Tree(tmp_path / "clone"), person.account)
     other.done("deploy", "Region=us-east-1", "GraceDays=14")
     assert (person.values()["Mode"], person.values()["EnforceSince"]) == ("observe", "2026-11-02")
-    assert other.kept() == {"Mode": "observe", "EnforceSince": "2026-11-02", "GraceDays": "14"}
+    assert other.kept() == {"Mode": "observe", "GraceDays": "14"}
     output = person.done("deploy", "Region=us-east-1", "XRay=on")
     assert person.values()["GraceDays"] == "14", output
 
@@ -128,6 +136,146 @@ def test_where_file_and_stack_differ_the_stack_stays_and_it_is_said(person, aws,
     output = person.done("deploy", "Region=us-east-1")
     assert "Mode: enforce stays, which the stack has; observe was kept here" in output
     assert person.values()["Mode"] == "enforce" and person.kept()["Mode"] == "enforce"
+
+
+def test_a_stack_that_was_deleted_by_other_means_enforces_since_its_new_day(person):
+    person.done("deploy", "Region=us-east-1", "Mode=observe", "EnforceSince=all")
+    place = person.tree.root / f"infra/deployed/{person.account}/us-east-1/imds-enforcer.json"
+    place.write_text(json.dumps({"parameters": {**person.kept(), "EnforceSince": "all"}}))  # as an earlier build kept it
+    client = person.client("cloudformation")
+    client.delete_stack(StackName="imds-enforcer")
+    client.get_waiter("stack_delete_complete").wait(StackName="imds-enforcer", WaiterConfig={"Delay": 1})
+    output = person.done("deploy", "Region=us-east-1")
+    assert "today in UTC" in output and "Mode: observe, as it was kept" in output
+    assert person.values()["EnforceSince"] != "all" and "EnforceSince" not in person.kept()
+
+
+def test_a_first_deployment_that_would_enforce_says_so_and_nobody_slides_into_it(person):
+    output = person.done("deploy", "Region=eu-west-1", "EnforceSince=all")
+    assert "Mode: enforce, by default" in output and "EnforceSince: all, given" in output and "AlarmEmail: empty, by default" in output
+    person.done("deploy", "Region=us-east-1", "Mode=observe")
+    asked = "eu-central-1: Mode is not given, and would be enforce by default, while it only observes in us-east-1: give Mode=observe or Mode=enforce"
+    assert asked in person.refused("deploy", "Region=eu-central-1")
+    assert asked in person.refused("deploy", "Regions=us-east-1,eu-central-1")
+    assert person.values("eu-central-1") is None
+    person.done("deploy", "Regions=us-east-1,eu-central-1", "Mode=observe")
+
+
+def test_a_region_that_another_stack_looks_after_gets_no_second_one_unawares(person):
+    client = person.client("cloudformation")
+    topic = {"Topic": {"Type": "AWS::SNS::Topic"}}
+    outputs = {f"ImdsEnforcer{name}1A2B": {"Value": "it"} for name in ("FunctionName", "DeadLetterQueueUrl", "SweepRuleName")}
+    for number in range(100):  # more than a page
+        client.create_stack(StackName=f"mine-{number}", TemplateBody=json.dumps({"Description": "imds-enforcer: my notes", "Resources": topic}))
+    client.create_stack(StackName="mine-cdk", TemplateBody=json.dumps({"Resources": topic, "Outputs": outputs}))
+    described = {"Description": "imds-enforcer: requires IMDSv2 session tokens", "Resources": topic}
+    client.create_stack(StackName="StackSet-imds-enforcer-0a1b", TemplateBody=json.dumps(described))
+    output = person.refused("deploy", "Region=us-east-1")
+    assert "us-east-1: mine-cdk, StackSet-imds-enforcer-0a1b already looks after the instances of this Region" in output
+    assert person.tree.recorded() == [] and person.values() is None
+    person.done("deploy", "Region=us-east-1", "StackName=guided")
+    assert "guided" in person.refused("deploy", "Region=us-east-1")
+    person.done("deploy", "Region=us-east-1", "StackName=guided", "Mode=observe")
+    person.done("deploy", "Region=us-east-1", "StackName=imds-enforcer")
+
+
+class Denied:
+    """A client of somebody who may not list stacks."""
+
+    def get_paginator(self, _):
+        return self
+
+    def paginate(self):
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "not authorized"}}, "DescribeStacks")
+
+
+def test_who_may_not_list_stacks_is_told_what_is_not_known():
+    assert others.enforcers(Denied(), "imds-enforcer") is None
+
+
+def test_a_stack_of_terraform_is_changed_there_alone():
+    stack = {"EnforceSince": "all", "Mode": "observe", "CodeBucket": "amzn-s3-demo-bucket", "CodeKey": "function.zip"}
+    [refusal] = choice.choose(TEMPLATE, {}, stack, {}, "2026-11-25").refusals
+    assert "Terraform's" in refusal and "change it there" in refusal
+
+
+# Changes the stack by another's hand while the package is built.
+MEANWHILE = """#!/bin/sh
+"{python}" - <<'END'
+import boto3
+client = boto3.client("cloudformation", region_name="us-east-1")
+kept = [it["ParameterKey"] for it in client.describe_stacks(StackName="imds-enforcer")["Stacks"][0]["Parameters"]]
+values = [{{"ParameterKey": it, "UsePreviousValue": True}} for it in kept if it != "Mode"]
+client.update_stack(StackName="imds-enforcer", UsePreviousTemplate=True, Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+    Parameters=[*values, {{"ParameterKey": "Mode", "ParameterValue": "enforce"}}])
+client.get_waiter("stack_update_complete").wait(StackName="imds-enforcer", WaiterConfig={{"Delay": 1}})
+END
+"""
+
+
+def test_what_somebody_else_changed_while_it_was_built_is_not_overwritten(person):
+    person.done("deploy", "Region=us-east-1", "Mode=observe")
+    person.tree.command("cargo", MEANWHILE.format(python=BIN / "python") + CARGO.removeprefix("#!/bin/sh\n"))
+    output = person.refused("deploy", "Region=us-east-1", "GraceDays=14")
+    assert "us-east-1: somebody else changed stack imds-enforcer meanwhile: run the same again" in output
+    assert (person.values()["Mode"], person.values()["GraceDays"]) == ("enforce", "0")
+    assert change_sets(person, "us-east-1") == []
+
+
+def change_sets(person, region):
+    """The change sets of the stack that nobody executed."""
+    found = person.client("cloudformation", region).list_change_sets(StackName="imds-enforcer")["Summaries"]
+    return [it["ChangeSetName"] for it in found if it["ExecutionStatus"] == "AVAILABLE"]
+
+
+def within(person, monkeypatch, *regions):
+    """Lets deploy.main run in this process, for these Regions, by somebody who agrees."""
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # which SAM's code takes, and which would have another test's account
+    for name, value in {**KEYS, **NO_FILES, "AWS_ENDPOINT_URL": person.aws.endpoint, "AWS_ACCESS_KEY_ID": person.account}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(kept, "ROOT", person.tree.root / "infra/deployed")
+    monkeypatch.setattr(build, "packages", lambda architectures: dict.fromkeys(architectures, package.pack(elf("x86_64"))))
+    monkeypatch.setattr(command, "typed", lambda: ({"Regions": ",".join(regions)}, {"GraceDays": "14"}))
+    monkeypatch.setattr(deploy, "agreed", lambda target, plans: True)
+
+
+FAULTS = {
+    "interrupted": KeyboardInterrupt(),
+    "refused": Failed("execution refused"),
+    "no answer": EndpointConnectionError(endpoint_url="https://cloudformation.us-east-1.amazonaws.com"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_whatever_ends_an_execution_the_table_comes_and_no_change_set_stays(person, monkeypatch, capsys, fault):
+    regions = ("us-east-1", "eu-central-1")
+    person.done("deploy", f"Regions={','.join(regions)}", "Mode=observe")
+    within(person, monkeypatch, *regions)
+    monkeypatch.setattr(Change, "execute", lambda self: (_ for _ in ()).throw(fault))
+    with pytest.raises(SystemExit) as ended:
+        deploy.main()
+    assert "run the same with Regions=us-east-1,eu-central-1" in str(ended.value)
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert ["us-east-1", "failed"] in rows and ["eu-central-1", "not"] in rows
+    assert [change_sets(person, region) for region in regions] == [[], []]
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), RuntimeError("unforeseen")], ids=["interrupted", "unforeseen"])
+def test_what_ends_a_preparation_leaves_no_change_set(person, monkeypatch, fault):
+    regions = ("us-east-1", "eu-central-1")
+    person.done("deploy", f"Regions={','.join(regions)}", "Mode=observe")
+    within(person, monkeypatch, *regions)
+    rows = Change.rows
+
+    def broken(self):
+        if self.stack.region == "eu-central-1":
+            raise fault
+        return rows(self)
+
+    monkeypatch.setattr(Change, "rows", broken)
+    with pytest.raises(type(fault)):
+        deploy.main()
+    assert [change_sets(person, region) for region in regions] == [[], []]
 
 
 def test_everything_that_is_wrong_is_refused_at_once_before_anything_is_built_or_called(person):
@@ -339,9 +487,6 @@ def test_destroy_knows_no_parameters(person):
     assert "Mode is unknown; there are PYTHON, Region, Regions, StackName, YES" in person.refused("destroy", "Region=us-east-1", "Mode=observe")
 
 
-TEMPLATE = sam.raw()
-
-
 def test_a_stack_of_an_earlier_build_must_be_told_since_when():
     chosen = choice.choose(TEMPLATE, {"Mode": "enforce"}, {"Mode": "enforce", "SweepGraceDays": "14"}, {}, "2026-11-25")
     [refusal] = chosen.refusals
@@ -355,7 +500,7 @@ def test_a_stack_of_an_earlier_build_must_be_told_since_when():
 def test_a_value_of_the_stack_that_the_new_template_refuses_is_said():
     stack = {"EnforceSince": "all", "SweepAlarmHours": "1"}
     [refusal] = choice.choose(TEMPLATE, {}, stack, {}, "2026-11-25").refusals
-    assert refusal.startswith('SweepAlarmHours is "1"; it must be a number from 2 to ')
+    assert refusal.startswith('SweepAlarmHours is "1"; it must be a number from 3 to ')
 
 
 def test_the_folder_of_choices_is_ignored_by_git():

@@ -98,6 +98,30 @@ def test_a_condition_that_is_not_understood_is_told_and_refuses_nothing():
     assert any("aws:sqs:arn" in it for it in doubts)
 
 
+@pytest.mark.parametrize(
+    "principal",
+    [f"arn:aws:iam::{ACCOUNT}:role/imds-enforcer-FunctionRole-0A1B", f"arn:aws:sts::{ACCOUNT}:assumed-role/imds-enforcer-FunctionRole-0A1B/it"],
+    ids=["role", "session"],
+)
+@pytest.mark.parametrize("effect", ["Allow", "Deny"])
+def test_a_policy_that_names_roles_of_the_account_is_told_and_not_refused(principal, effect):
+    def change(document):
+        own = of(document, "AccountByItsOwnPolicies")
+        document["Statement"].append({**own, "Sid": "Role", "Effect": effect, "Action": ["kms:Decrypt", "kms:GenerateDataKey"], "Principal": {"AWS": principal}})
+        if effect == "Allow":
+            document["Statement"].remove(own)
+
+    refused, doubts = keys.judge(changed(change), ARN, REGION, ACCOUNT)
+    assert refused == []
+    assert doubts and all("whether it names the function's role" in it for it in doubts), doubts
+
+
+def test_a_role_of_another_account_is_not_the_function_s():
+    other = {"AWS": "arn:aws:iam::444455556666:role/imds-enforcer-FunctionRole-0A1B"}
+    refused, doubts = keys.judge(changed(lambda it: of(it, "AccountByItsOwnPolicies").update(Principal=other)), ARN, REGION, ACCOUNT)
+    assert refused and doubts == []
+
+
 class Session:
     def __init__(self, aws):
         self.aws = aws

@@ -193,6 +193,63 @@ def test_a_guided_deployment_by_hand_offers_the_architecture_that_was_built_and_
     assert (tree.root / "infra/samconfig.toml").read_text() == (ROOT / "infra/samconfig.toml").read_text()
 
 
+def test_whoever_reads_a_file_of_the_package_reads_all_of_it_or_the_one_before(tree):
+    names = ("imds-enforcer.zip", "template.json", "cloudformation.json")
+    status, output = tree.run("make", "package", binary=elf("x86_64"))
+    assert status == 0, output
+    before = {}
+    for name in names:
+        os.link(tree.root / "target" / name, tree.root / name)  # what a reader has open
+        before[name] = (tree.root / name).read_bytes()
+    (tree.root / "target/lambda/imds-enforcer/bootstrap").unlink()
+    status, output = tree.run("make", "package", "ARCHITECTURE=arm64", binary=elf("arm64"))
+    assert status == 0, output
+    for name in names:
+        assert (tree.root / name).read_bytes() == before[name] != (tree.root / "target" / name).read_bytes()
+    assert not list((tree.root / "target").glob("*.draft"))
+
+
+# The first build takes a while to end, when its binary is there: one that begins meanwhile would put another in its place.
+SLOW = """for argument; do case "$argument" in *-linux-gnu*) target=$argument;; esac; done
+[ -e "$RECORD.first" ] || first=yes
+touch "$RECORD.first"
+BINARY=$RUSTLIB/${target%.2.26}/binary
+"""
+
+
+def test_two_deployments_of_one_checkout_each_take_what_they_built(tree):
+    tree.command("cargo", CARGO.replace('echo "$@"', SLOW + 'echo "$@"', 1) + '[ -z "$first" ] || sleep 3\n')
+    for target, architecture in zip(TARGETS, ("x86_64", "arm64"), strict=True):
+        (tree.root / "rustlib" / target / "binary").write_bytes(elf(architecture))
+    script = "import sys, build, package; [(name, zipped)] = build.packages(sys.argv[1:]).items(); print(package.architecture(zipped))"
+    command = [str(BIN / "python"), "-c", script]
+    environment = {**tree.environment(elf("x86_64")), "PYTHONPATH": str(tree.root / "infra/deploy")}
+    running = [subprocess.Popen([*command, it], cwd=tree.root, env=environment, stdout=subprocess.PIPE, text=True) for it in ("x86_64", "arm64")]
+    printed = [it.communicate()[0].splitlines()[-1] for it in running]
+    assert printed == ["x86_64", "arm64"]
+
+
+@pytest.mark.parametrize(
+    ("given", "upper", "lower"),
+    [
+        ({}, "127.0.0.1,localhost", "127.0.0.1,localhost"),
+        ({"NO_PROXY": "corp.example"}, "corp.example,127.0.0.1,localhost", "corp.example,127.0.0.1,localhost"),
+        ({"no_proxy": "corp.example"}, "corp.example,127.0.0.1,localhost", "corp.example,127.0.0.1,localhost"),
+        ({"NO_PROXY": "one.example, two.example", "no_proxy": "three.example"}, "one.example, two.example,127.0.0.1,localhost", "three.example,127.0.0.1,localhost"),
+        ({"NO_PROXY": "*"}, "*", "*"),
+    ],
+    ids=["nothing", "upper", "lower", "both", "everything"],
+)
+def test_what_is_reached_without_a_proxy_stays_and_what_is_here_is_added(tree, monkeypatch, given, upper, lower):
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    # By a make that make calls, too, nothing comes twice.
+    rule = 'shown: ; @echo "$$NO_PROXY;$$no_proxy"'
+    for nested in ([], ["--eval", "nested: ; @$(MAKE) --no-print-directory shown", "nested"]):
+        status, output = tree.run("make", "--eval", rule, *(nested or ["shown"]), **given)
+        assert (status, output.strip()) == (0, f"{upper};{lower}")
+
+
 @pytest.mark.parametrize("target", ["demo", "test", "package"])
 @pytest.mark.parametrize(
     ("python", "message"),
