@@ -379,10 +379,7 @@ fn owners(launches: &[LaunchNote], facts: &BTreeMap<String, Fact>) -> (usize, us
 
 fn lone_describes(launches: &[&LaunchNote], facts: &BTreeMap<String, Fact>) -> [Vec<usize>; 3] {
     let lone = launches.iter().filter(|note| !note.is_shared && note.ids.len() == 1);
-    let kind = |note: &LaunchNote| match facts[&note.ids[0]].refused {
-        true => 2,
-        false => usize::from(note.is_slow),
-    };
+    let kind = |note: &LaunchNote| if facts[&note.ids[0]].refused { 2 } else { usize::from(note.is_slow) };
     [0, 1, 2].map(|of| lone.clone().filter(|note| kind(note) == of).map(|note| note.describes).collect())
 }
 
