@@ -2,7 +2,8 @@
 //!
 //! Writes take their turns at the account's request rate, a few are in flight at a time, and none is
 //! held up by an instance that is not ready yet: that one waits in the queue. What has waited for too
-//! long is described again before it is written to, since its owner may have changed it meanwhile.
+//! long is described again before it is written to, since its owner may have changed it meanwhile. What
+//! a policy denies is described again after it, for the same reason.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::look_up::Finding;
 use super::queue::{Candidate, Described, Queue};
 use super::work::Work;
 use super::{Enforcer, log};
-use crate::aws::ec2::Ec2;
+use crate::aws::ec2::{Ec2, IDS_PER_DESCRIBE};
 use crate::aws::{Class, Error};
 use crate::instance::{HttpTokens, Instance, InstanceId, MetadataOptions};
 use crate::report::result_event::{ResultEvent, Setting, result_event};
@@ -36,6 +37,10 @@ const WRITES_IF_NOT_READY: usize = 2;
 /// not answered with several times the calls.
 const RETRIES: usize = 100;
 
+/// What EC2 answers where a policy denies a call, among them the role's own denial of changes to an
+/// instance whose endpoint is closed: what the instance has now says whether that is why.
+const DENIED: &str = "UnauthorizedOperation";
+
 /// Settles what is found: concludes about it, and requires tokens where that is decided.
 pub(super) struct Settling<'a, E> {
     enforcer: &'a Enforcer<E>,
@@ -50,16 +55,27 @@ pub(super) struct Settling<'a, E> {
     has_turn: bool,
     is_describing: bool,
     retries_left: usize,
+    /// What a policy denied, until it is looked at once more, as many at a time as one call names.
+    denied: Vec<Denied>,
     /// Writes to instances that only the sweep asks for: in flight, and enforced.
     swept_in_flight: usize,
     swept_enforced: usize,
 }
 
-/// What is begun in the turn of a write.
+/// A violator that a policy keeps from being changed, how it was described before, and what EC2 answered.
+#[derive(Debug)]
+struct Denied {
+    candidate: Candidate,
+    described: Described,
+    error: Error,
+}
+
+/// What is begun in the turn of a write, or beside it.
 #[expect(clippy::large_enum_variant, reason = "a few at a time, most of them writes")]
 enum Step {
     Write(Candidate, Described),
     DescribeAgain(Vec<Candidate>),
+    LookAtDenied(Vec<Denied>),
 }
 
 /// What came of it.
@@ -67,6 +83,7 @@ enum Step {
 enum Stepped {
     Written(Candidate, Described, Result<MetadataOptions, Error>),
     DescribedAgain(Vec<Candidate>, BTreeMap<InstanceId, Described>, Result<(), Error>),
+    LookedAtDenied(Vec<Denied>, BTreeMap<InstanceId, Described>),
 }
 
 impl<'a, E: Ec2> Settling<'a, E> {
@@ -87,6 +104,7 @@ impl<'a, E: Ec2> Settling<'a, E> {
             has_turn: false,
             is_describing: false,
             retries_left: RETRIES,
+            denied: Vec::new(),
             swept_in_flight: 0,
             swept_enforced: 0,
         }
@@ -98,7 +116,7 @@ impl<'a, E: Ec2> Settling<'a, E> {
         let mut steps = FuturesUnordered::new();
         let mut is_looking_up = true;
         loop {
-            if let Some(step) = self.next_step() {
+            while let Some(step) = self.next_step() {
                 steps.push(enforcer.step(step, deadline));
             }
             let due = self.queue.first_due();
@@ -116,7 +134,10 @@ impl<'a, E: Ec2> Settling<'a, E> {
                     }
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.queue.admit_due(),
-                else => break,
+                else => match self.look_at_denied() {
+                    Some(step) => steps.push(enforcer.step(step, deadline)),
+                    None => break,
+                },
             }
         }
         self.tell_attributions().await;
@@ -127,8 +148,17 @@ impl<'a, E: Ec2> Settling<'a, E> {
         !self.has_turn && in_flight < WRITES_IN_FLIGHT && self.queue.has_next()
     }
 
-    /// What is begun now, if it is the turn of a write: the write, or a second look at what waits.
+    /// One look at all that a policy denied so far.
+    fn look_at_denied(&mut self) -> Option<Step> {
+        (!self.denied.is_empty()).then(|| Step::LookAtDenied(std::mem::take(&mut self.denied)))
+    }
+
+    /// What is begun now: a look at what a policy denied, if that fills a call, and in the turn of a write
+    /// the write, or a second look at what waits.
     fn next_step(&mut self) -> Option<Step> {
+        if self.denied.len() >= IDS_PER_DESCRIBE {
+            return self.look_at_denied();
+        }
         // A second look may have taken what was left of the time.
         self.has_turn = self.has_turn && self.deadline.allows(Duration::ZERO);
         if !self.has_turn || self.is_describing {
@@ -191,6 +221,7 @@ impl<'a, E: Ec2> Settling<'a, E> {
                 self.is_describing = false;
                 self.described_again(candidates, described, answer).await;
             }
+            Stepped::LookedAtDenied(denied, described) => self.looked_at_denied(denied, described).await,
         }
     }
 
@@ -215,6 +246,9 @@ impl<'a, E: Ec2> Settling<'a, E> {
                         candidate.unanswered.get_or_insert(before);
                     }
                     return self.queue.add_in(wait, candidate, described);
+                }
+                if error.code == DENIED {
+                    return self.denied.push(Denied { candidate, described, error });
                 }
                 self.enforcer.write_failed(&candidate.id, before, error, self.work)
             }
@@ -264,6 +298,21 @@ impl<'a, E: Ec2> Settling<'a, E> {
             }
         }
         self.queue.add_first(next);
+    }
+
+    /// Concludes about what a policy denied by how it is now: what is still open, or was not described,
+    /// is refused.
+    async fn looked_at_denied(&mut self, denied: Vec<Denied>, mut now: BTreeMap<InstanceId, Described>) {
+        for Denied { candidate, described, error } in denied {
+            let now = now.remove(&candidate.id);
+            let outcome = now.as_ref().and_then(|it| self.enforcer.outcome_without_write(&it.instance, self.work));
+            if let Some((now, outcome)) = now.zip(outcome) {
+                self.left_at_second_look(candidate, now, outcome).await;
+            } else {
+                let before = Some(described.instance.metadata_options.clone());
+                self.record_described(&described, Outcome::Failed { before, error: Failure::from(error) }).await;
+            }
+        }
     }
 
     /// Records what needs no write at the second look: a write without an answer may be the reason.
@@ -347,6 +396,12 @@ impl<E: Ec2> Enforcer<E> {
                 let ids: Vec<_> = candidates.iter().map(|candidate| candidate.id.clone()).collect();
                 let (described, answer) = self.describe_by_id(&ids, deadline).await;
                 Stepped::DescribedAgain(candidates, described, answer)
+            }
+            Step::LookAtDenied(denied) => {
+                let ids: Vec<_> = denied.iter().map(|it| it.candidate.id.clone()).collect();
+                // Without an answer, what EC2 answered to the write stands.
+                let (described, _) = self.describe_by_id(&ids, deadline).await;
+                Stepped::LookedAtDenied(denied, described)
             }
         }
     }

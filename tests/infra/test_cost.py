@@ -100,12 +100,21 @@ def price_of_results(**parameters):
     return added * ALARM_METRIC + (LAUNCHES + HOURS) * RESULT
 
 
+HUB = "arn:aws:events:us-east-1:444455556666:event-bus/imds-enforcer-hub"
+
+
+def price_of_hub():
+    """What HubBusArn adds to a stack, and by how many metrics of alarms."""
+    return price_of_results(HubBusArn=HUB), alarm_metrics(HubBusArn=HUB) - alarm_metrics()
+
+
 def options():
     """What each option adds, for the same launches."""
     watch = alarm_metrics(WatchRefusals="1") - alarm_metrics()
     own = price_of_results(ResultBus="security")
     others_bus = price_of_results(ResultBusArn="arn:aws:events:us-east-1:444455556666:event-bus/security")
     key_requests = 4 * 12 * HOURS
+    hub, hub_metrics = price_of_hub()
     return [
         ("`Dashboard`", "one", DASHBOARD),
         ("`WatchRefusals`", f"{watch} alarm, a metric, and for each thousand instances that require tokens {HOURS} questions of 1,000 metrics × 0.01 / 1,000", watch * ALARM_METRIC + METRIC + HOURS * 1000 * METRICS_ASKED),
@@ -114,6 +123,7 @@ def options():
         ("`ResultBus`", f"2 metrics of alarms, {LAUNCHES + HOURS:,} results × 1.00 / 1,000,000", own),
         ("`ResultEmail`", f"{LAUNCHES:,} messages × 2.00 / 100,000", LAUNCHES * MAIL),
         ("`ResultBusArn`", f"a metric of an alarm, {LAUNCHES + HOURS:,} results × 1.00 / 1,000,000", others_bus),
+        ("`HubBusArn`", f"{hub_metrics} metrics of alarms, {LAUNCHES + HOURS:,} results × 1.00 / 1,000,000", hub),
         ("`XRay`", f"at most {invocations():,} traces × 5.00 / 1,000,000", invocations() * TRACE),
         ("`KmsKeyArn`", f"the key, and each five minutes four who use it = {key_requests:,} × 0.03 / 10,000", KEY + key_requests * KEY_REQUEST),
     ]
@@ -131,12 +141,14 @@ def text_of_the_manual():
     rows = rows_of_a_month(BY_DEFAULT)
     month = table("item", rows) + f"\n| | | **{total(rows):.2f}** |"
     one = round(total(rows), 2)
+    hub = round(price_of_hub()[0], 2)
     organization = table(
         "organization",
         [
             ("each account and Region", "the table above, with 10,000 launches", one),
             ("100 accounts × 4 Regions", f"400 × {one:.2f}", 400 * one),
-            ("the same, with a dashboard in each", f"400 × ({one:.2f} + 3.00)", 400 * (one + DASHBOARD)),
+            ("the same, with `HubBusArn` in each, and without [the hub itself](#what-the-hub-costs)", f"400 × ({one:.2f} + {hub:.2f})", 400 * (one + hub)),
+            ("100 accounts × 4 Regions, with a dashboard in each", f"400 × ({one:.2f} + 3.00)", 400 * (one + DASHBOARD)),
         ],
     )
     return f"""A month with {LAUNCHES:,} launches of one instance without tokens, at list prices in us-east-1 without free tiers (check today's), with `EnforceSince` a day and everything else by default. CloudWatch charges for a metric by the hours in which it is sent; what is not sent in each hour is taken from [the simulated month](../tests/README.md#a-month).
@@ -153,7 +165,7 @@ Each adds, in the same month:
 
 {organization}
 
-An account with fewer launches pays less for metrics: without any, a sweep each hour sends `InstancesExamined` and `Ec2Calls` alone. Of an organization, CloudWatch's tiers make metrics beyond ten thousand cheaper. The hub is not in this table."""
+An account with fewer launches pays less for metrics: without any, a sweep each hour sends `InstancesExamined` and `Ec2Calls` alone. Of an organization, CloudWatch's tiers make metrics beyond ten thousand cheaper. The hub itself has [a table of its own](#what-the-hub-costs)."""
 
 
 def test_the_manual_has_the_arithmetic():
@@ -172,7 +184,7 @@ def test_what_costs_is_off_by_default():
     assert not checks.of_type(resources, "AWS::CloudWatch::Dashboard")
     assert not checks.of_type(resources, "AWS::Events::EventBus")
     parameters = sam.raw()["Parameters"]
-    off = {"Dashboard": "off", "WatchRefusals": "off", "GraceDays": 0, "SweepLimit": 0, "ResultBus": "", "ResultBusArn": "", "XRay": "off", "KmsKeyArn": ""}
+    off = {"Dashboard": "off", "WatchRefusals": "off", "GraceDays": 0, "SweepLimit": 0, "ResultBus": "", "ResultBusArn": "", "HubBusArn": "", "XRay": "off", "KmsKeyArn": ""}
     assert {name: parameters[name]["Default"] for name in off} == off
 
 

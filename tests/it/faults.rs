@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use imds_enforcer::config::Mode;
-use imds_enforcer::enforce::Answer;
+use imds_enforcer::enforce::{Answer, InvocationError};
 use imds_enforcer::report::{Failure, Outcome};
 use local_ec2::fault::{Fault, Kind};
+use local_ec2::model::Instance;
 use tokio::time::Instant;
 
 use crate::harness::*;
@@ -72,6 +73,78 @@ async fn a_refusal_is_not_retried_and_says_what_to_do() {
         assert!(!failure.retryable && failure.code == code, "{failure}");
         assert!(failure.message.contains(advice), "{failure}");
         assert_eq!(writes_to(&ec2, &id(0)).len(), 1, "{code}");
+    }
+}
+
+/// What an owner does to an instance between the function's look and its write.
+type Change = fn(&mut Instance);
+
+/// Handles an event while the owner of the first instance changes it after it was described, and a policy
+/// denies writes to it.
+async fn handle_while(change: Change, ec2: &InProcess, event: &str) -> Result<Answer, InvocationError> {
+    let enforcer = ec2.enforcer(settings()).await;
+    let owner = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        change(ec2.model().instances.get_mut(&id(0)).unwrap());
+    };
+    tokio::join!(enforcer.handle(event, Instant::now() + Duration::from_mins(1)), owner).0
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_closed_before_the_write_is_no_failure_although_a_policy_denies_the_write() {
+    let close: Change = |it| "disabled".clone_into(&mut it.metadata_options.http_endpoint);
+    for event in [run_instances((0..2).map(id)), sqs([("m", running(&id(0)))]), sample("ScheduledEvent/rule")] {
+        let ec2 = InProcess::new(violators(2));
+        ec2.model().denies_closed = true;
+        let answer = handle_while(close, &ec2, &event).await;
+        assert!(answer.is_ok(), "{answer:?}");
+        let report = report(answer);
+        let outcomes = outcomes(&report);
+        assert!(outcomes.contains(&(id(0), "endpoint_disabled".to_owned())), "{outcomes:?}");
+        assert_eq!(report.counts.failed, 0, "{report}");
+        let denied = ec2.model().calls.iter().filter(|it| it.error.as_deref() == Some("UnauthorizedOperation")).count();
+        assert_eq!(denied, 1, "the owner was faster than the write");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_policy_denies_is_concluded_by_what_the_instance_has_then() {
+    let exempt = |it: &mut Instance| drop(it.tags.insert("imds-exemption".to_owned(), "2026-11-30 agent".to_owned()));
+    let changes: [(Change, &str); 4] = [
+        (|it| "required".clone_into(&mut it.metadata_options.http_tokens), "compliant"),
+        (|it| "terminated".clone_into(&mut it.state), "gone"),
+        (exempt, "exempt"),
+        (|it| it.metadata_options.http_put_response_hop_limit = 3, "failed"),
+    ];
+    for (change, outcome) in changes {
+        let ec2 = InProcess::new(violators(1));
+        ec2.model().deny(MODIFY, Some(&id(0)));
+        let report = report(handle_while(change, &ec2, &run_instances([id(0)])).await);
+        assert_eq!(outcomes(&report), [(id(0), outcome.to_owned())]);
+        if outcome == "failed" {
+            let failure = failure(&report, &id(0));
+            assert!(!failure.retryable && failure.code == "UnauthorizedOperation", "{failure}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_call_looks_at_all_that_a_policy_denies_and_none_at_what_is_refused_otherwise() {
+    for (count, code, calls) in [
+        (5, "UnauthorizedOperation", 2),
+        (250, "UnauthorizedOperation", 1 + 2),
+        (5, "OperationNotPermitted", 1),
+        (5, "UnsupportedOperation", 1),
+    ] {
+        let ec2 = InProcess::new(violators(count));
+        ec2.model().buckets.unlimited = true;
+        ec2.model().faults.add(fault(MODIFY, None, None, error(code, 403)));
+        let enforcer = ec2.enforcer(settings()).await;
+        let answer = enforcer.handle(&sample("ScheduledEvent/rule"), Instant::now() + Duration::from_mins(2)).await;
+        assert_eq!(report(answer).counts.failed, count, "{code}");
+        let second_looks = ec2.calls(MODIFY).0.saturating_sub(100).div_ceil(15);
+        assert!(ec2.calls(DESCRIBE).0 <= calls + second_looks, "{count} {code}: {:?}", ec2.calls(DESCRIBE));
+        assert_eq!(ec2.calls(MODIFY).0, count, "{code}");
     }
 }
 

@@ -51,7 +51,8 @@ impl Expression {
             Self::Metrics => Value::List(metrics.iter().map(|(_, value)| *value).collect()),
             Self::List(items) => Value::List(items.iter().map(|it| it.value(metrics)).collect()),
             Self::Sum(of) => match of.evaluate(metrics) {
-                // What is missing counts as zero, and where all is missing there is no value.
+                // What is missing counts as zero, and where all is missing there is no value. AWS documents no
+                // rule for a metric that has never had any data: that it counts as a missing point is assumed.
                 Value::List(values) => Value::Series(values.into_iter().flatten().reduce(|sum, it| sum + it)),
                 other @ (Value::Scalar(_) | Value::Series(_)) => {
                     panic!("the sum of {other:?} over its time is not for alarms")

@@ -1,5 +1,8 @@
 //! The way of the events: queues and the sources that gather batches from them, as SQS and Lambda
 //! document it. Pure: what happens at what time is asked from outside.
+//!
+//! A source gathers one batch at a time here. Lambda begins with five at a time, and with fewer only where no
+//! `MaximumConcurrency` is set, so that this says nothing of how many invocations there are at the most.
 
 use std::collections::VecDeque;
 use std::rc::Rc;

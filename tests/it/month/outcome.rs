@@ -40,9 +40,9 @@ pub(crate) struct Outcome {
     actors: (usize, usize),
     /// Instances of tagged launches, and those whose owner was known at once.
     owners: (usize, usize),
-    /// Describes of each launch that shared no invocation with another, and of those that EC2 refused
-    /// to change while they were pending.
-    lone_describes: [Vec<usize>; 2],
+    /// Describes of each launch that shared no invocation with another, of those that EC2 refused
+    /// to change while they were pending, and of those that a policy denies to change.
+    lone_describes: [Vec<usize>; 3],
     /// Batches while EC2 was well, their describes, and how many these may be: one each, and one for
     /// each fifteen of its writes.
     batches: (usize, usize, usize),
@@ -124,7 +124,7 @@ impl Outcome {
             mended: sorted(truth.mended.clone()),
             actors: actors(&journal.launches, facts),
             owners: owners(&journal.launches, facts),
-            lone_describes: lone_describes(&small),
+            lone_describes: lone_describes(&small, facts),
             batches: batches(simulation),
             calls: [DESCRIBE, MODIFY].map(|action| (action, calls(&truth, action))).into(),
             wrong: count(truth.wrong.iter().map(|(wrong, _)| *wrong)),
@@ -187,7 +187,7 @@ impl Outcome {
         let budgets = [
             (Budget::Actors, holds(self.actors)),
             (Budget::Owners, holds(self.owners)),
-            (Budget::LoneDescribes, most(&self.lone_describes[0]) <= 3 && most(&self.lone_describes[1]) <= 4),
+            (Budget::LoneDescribes, self.lone_describes.iter().zip([3, 4, 6]).all(|(it, allowed)| most(it) <= allowed)),
             (Budget::BatchDescribes, describes <= allowed),
             (Budget::Lost, self.lost == 0),
             (Budget::DeadLetters, self.dead_letters == 0),
@@ -212,7 +212,8 @@ impl Outcome {
             row("launches that CloudTrail delivered whose actor is known in the end", percent(self.actors)),
             row("tagged violators whose owner is known at once", percent(self.owners)),
             row(
-                "describes for a lone launch at the most, and for one that can't be changed while it is pending",
+                "describes for a lone launch at the most, for one that can't be changed while it is pending, and for one \
+                 that a policy denies to change",
                 self.lone_describes.each_ref().map(|it| most(it).to_string()).join(", "),
             ),
             row(
@@ -376,9 +377,10 @@ fn owners(launches: &[LaunchNote], facts: &BTreeMap<String, Fact>) -> (usize, us
     (told.len(), told.iter().filter(|known| **known).count())
 }
 
-fn lone_describes(launches: &[&LaunchNote]) -> [Vec<usize>; 2] {
+fn lone_describes(launches: &[&LaunchNote], facts: &BTreeMap<String, Fact>) -> [Vec<usize>; 3] {
     let lone = launches.iter().filter(|note| !note.is_shared && note.ids.len() == 1);
-    [false, true].map(|slow| lone.clone().filter(|it| it.is_slow == slow).map(|it| it.describes).collect())
+    let kind = |note: &LaunchNote| if facts[&note.ids[0]].refused { 2 } else { usize::from(note.is_slow) };
+    [0, 1, 2].map(|of| lone.clone().filter(|note| kind(note) == of).map(|note| note.describes).collect())
 }
 
 fn most(counts: &[usize]) -> usize {

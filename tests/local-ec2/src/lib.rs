@@ -4,7 +4,7 @@
 //! them what EC2 documents: metadata options change one by one, are `pending` before they are
 //! `applied`, requests are throttled by token buckets, pages count instances. What it does not
 //! have, it refuses with `InvalidAction`, `InvalidParameterValue` or `UnknownParameter`; it never
-//! answers as if it had done something. It knows no IAM: [`model::Model::deny`] refuses instead.
+//! answers as if it had done something. It knows no IAM: [`model::Model::deny`] and `denies_closed` refuse instead.
 //!
 //! # Layout
 //!

@@ -230,6 +230,9 @@ pub struct Model {
     pub remembers: Duration,
     /// The time of day at an instant, from which both go on together; without it, the machine's.
     pub clock: Option<(Instant, DateTime<Utc>)>,
+    /// Whether a write to an instance whose endpoint is disabled is denied, as a policy does by the
+    /// condition key `ec2:MetadataHttpEndpoint`.
+    pub denies_closed: bool,
     /// How far its clock is ahead of the caller's.
     ahead: Duration,
     denied: BTreeSet<(String, Option<String>)>,
@@ -248,6 +251,7 @@ impl Default for Model {
             latency: Duration::ZERO,
             remembers: Duration::from_hours(1),
             clock: None,
+            denies_closed: false,
             ahead: Duration::ZERO,
             denied: BTreeSet::new(),
             serial: 0,
@@ -359,7 +363,10 @@ impl Model {
 
     fn authorize(&self, action: &str, parameters: &Parameters) -> Result<(), Error> {
         let instance_id = parameters.get("InstanceId").map(str::to_owned);
-        if [None, instance_id].into_iter().any(|id| self.denied.contains(&(action.to_owned(), id))) {
+        let instance = instance_id.as_ref().and_then(|id| self.instances.get(id));
+        let is_closed = instance.is_some_and(|it| it.metadata_options.http_endpoint == "disabled");
+        let is_denied = self.denies_closed && is_closed && action == "ModifyInstanceMetadataOptions";
+        if is_denied || [None, instance_id].into_iter().any(|id| self.denied.contains(&(action.to_owned(), id))) {
             let message =
                 "You are not authorized to perform this operation. Encoded authorization failure message: local-ec2";
             return Err(Error::new("UnauthorizedOperation", message));
