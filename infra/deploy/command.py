@@ -1,4 +1,4 @@
-"""What make deploy and make destroy have in common: what was typed, where it goes to, and the table at the end.
+"""What the commands of make have in common: what was typed, where it goes to, the question, and the table at the end.
 
 It asks AWS for the caller alone, and changes nothing.
 """
@@ -13,9 +13,10 @@ import boto3
 import parameters
 import regions as places
 from botocore.exceptions import BotoCoreError, ClientError
-from stack import MARKS
+from stack import MARKS, confirmed
 
 RESERVED = ("Region", "Regions", "StackName", "YES", "PYTHON")
+REPLACEMENTS = {"True": " (replaced)", "Conditional": " (perhaps replaced)"}
 STACK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}", re.ASCII)
 
 
@@ -100,6 +101,28 @@ def architecture_of_package(values):
 def becomes(current):
     """What a deployment makes of a stack."""
     return f"updates the stack of {current['created']}" if current else "first deployment"
+
+
+def show(change):
+    """Prints each resource that would change."""
+    for action, logical_id, kind, replacement in change.rows() if change else []:
+        print(f"  {action:<8} {logical_id:<24} {kind}{REPLACEMENTS.get(replacement, '')}")
+    if not change:
+        print("  nothing to change")
+
+
+def agreed(change):
+    """Shows what would change and asks whether to do it. Without a change there is no question, and without a yes it ends."""
+    show(change)
+    if change is None:
+        return False
+    answer = False
+    try:
+        answer = confirmed(f"\nDeploy {change.stack.name} to {change.stack.region}?")
+    finally:
+        if not answer:
+            change.discard()
+    return answer or sys.exit("nothing was deployed")
 
 
 def table(rows):

@@ -24,7 +24,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from stack import Change, Failed, Stack, confirmed
 
 CAPABILITIES = ["CAPABILITY_IAM"]
-REPLACEMENTS = {"True": " (replaced)", "Conditional": " (perhaps replaced)"}
 
 
 @dataclass
@@ -44,10 +43,7 @@ class Plan:
     def show(self, target):
         print(f"\naccount {target.account}, {self.stack.region}, stack {self.stack.name}: {command.becomes(self.current)}, as {target.arn}")
         print("\n".join(f"  {line}" for line in self.choice.lines))
-        for action, logical_id, kind, replacement in self.change.rows() if self.change else []:
-            print(f"  {action:<8} {logical_id:<24} {kind}{REPLACEMENTS.get(replacement, '')}")
-        if not self.change:
-            print("  nothing to change")
+        command.show(self.change)
 
 
 def refusals(template, values):

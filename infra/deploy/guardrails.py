@@ -17,7 +17,7 @@ import parameters
 from botocore.exceptions import BotoCoreError, ClientError
 from resolver import Resolver
 from samcli.yamlhelper import yaml_parse
-from stack import Failed, Stack, confirmed
+from stack import Failed, Stack
 
 TEMPLATE = pathlib.Path(__file__).resolve().parents[1] / "guardrails.yaml"
 STACK = "imds-enforcer-guardrails"
@@ -177,27 +177,12 @@ def following(values):
     return None
 
 
-def agreed(stack, change):
-    """The answer to the question; without a yes, nothing of the change set stays."""
-    answer = False
-    try:
-        answer = confirmed(f"Change stack {stack.name} in {stack.region}?")
-    finally:
-        if not answer:
-            change.discard()
-    return answer
-
-
 def deploy(stack, values):
     """Makes the change set, asks once, and executes it."""
     try:
         change = stack.change(TEMPLATE.read_text(), values)
-        if change is None:
-            return print(f"stack {stack.name} in {stack.region} has all this already: nothing changes")
-        for row in change.rows():
-            print("  ".join(row))
-        if not agreed(stack, change):
-            sys.exit("nothing was changed")
+        if not command.agreed(change):
+            return
         change.execute()
         print(f"stack {stack.name} in {stack.region} is deployed")
     except Failed as error:
@@ -234,4 +219,4 @@ def kept(stack):
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

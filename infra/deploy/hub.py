@@ -12,7 +12,7 @@ import command
 import key as keys
 import parameters
 from samcli.yamlhelper import yaml_parse
-from stack import Begun, Failed, Stack, confirmed
+from stack import Begun, Failed, Stack
 
 TEMPLATE = pathlib.Path(__file__).parents[1] / "hub.yaml"
 NAME = "imds-enforcer-hub"
@@ -43,29 +43,6 @@ def planned(target, hub, template, given):
     return current
 
 
-def show(change):
-    for action, logical_id, kind, replacement in change.rows():
-        print(f"  {action:<8} {logical_id:<24} {kind}{' (replaced)' if replacement == 'True' else ''}")
-
-
-def carry_out(hub, given):
-    """Deploys what somebody agreed to."""
-    change = hub.change(TEMPLATE.read_text(), given, ["CAPABILITY_IAM"])
-    if change is None:
-        print("  nothing to change")
-        return
-    show(change)
-    agreed = False
-    try:
-        agreed = confirmed(f"\nDeploy {hub.name} to {hub.region}?")
-    finally:
-        if not agreed:
-            change.discard()
-    if not agreed:
-        sys.exit("nothing was deployed")
-    change.execute()
-
-
 def tell(arn):
     print(f"\nHubBusArn={arn}\nConfirm the subscriptions by the links in the mails. Members send to the hub after one of\n")
     print(f"  make deploy HubBusArn={arn}\n  make organization HubBusArn={arn}\n\neach with the other words that it needs.")
@@ -80,7 +57,9 @@ def main():
     current = planned(target, hub, template, given)
     print(f"\nstack {hub.name} in {hub.region}: {command.becomes(current)}")
     try:
-        carry_out(hub, given)
+        change = hub.change(TEMPLATE.read_text(), given, ["CAPABILITY_IAM"])
+        if command.agreed(change):
+            change.execute()
     except Begun as failure:
         sys.exit(f"{failure}\nthe deployment was begun: the events of stack {hub.name} in {hub.region} show what became of it")
     except Failed as failure:

@@ -27,7 +27,7 @@ import sam
 from botocore.exceptions import ClientError
 from partition import dns_suffix, partition
 from samcli.yamlhelper import yaml_parse
-from stack import Begun, Failed, Stack, confirmed
+from stack import Begun, Failed, Stack
 
 TEMPLATE = pathlib.Path(__file__).parents[1] / "organization.yaml"
 NAME = "imds-enforcer-organization"
@@ -328,19 +328,8 @@ def published(target, organization, regions, zipped):
 def deploy(stack, values):
     """Shows what would change, asks once, and changes it."""
     change = stack.change(TEMPLATE.read_text(), values)
-    if change is None:
-        print("  nothing to change")
+    if not command.agreed(change):
         return
-    for action, logical_id, kind, _ in change.rows():
-        print(f"  {action:<8} {logical_id:<24} {kind}")
-    agreed = False
-    try:
-        agreed = confirmed(f"\nDeploy {stack.name} to {stack.region}?")
-    finally:
-        if not agreed:
-            change.discard()
-    if not agreed:
-        sys.exit("nothing was deployed")
     print("deploying to every account, which takes minutes for a few and hours for many", flush=True)
     change.execute(HOURS)
 

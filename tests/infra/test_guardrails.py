@@ -126,7 +126,7 @@ class ChangeOfNobody:
     name, region = "imds-enforcer-guardrails", "us-east-1"
 
     def __init__(self):
-        self.asked = []
+        self.asked, self.stack = [], self
 
     def change(self, template, values):
         self.asked.append(values)
@@ -147,7 +147,7 @@ def test_it_deploys_after_a_yes(monkeypatch, capsys):
     stack = ChangeOfNobody()
     guardrails.deploy(stack, {"RoleDelivery": "on"})
     assert stack.asked == [{"RoleDelivery": "on"}, "execute"]
-    assert "Add  KeepEnforcer" in capsys.readouterr().out
+    assert "  Add      KeepEnforcer" in capsys.readouterr().out
 
 
 def test_without_a_yes_nothing_stays(monkeypatch):
