@@ -381,7 +381,7 @@ def messages_are_for_people(resources):
 ON_AND_OFF_AGAIN = [{"state": {"value": ["ALARM"]}}, {"state": {"value": ["OK"]}, "previousState": {"value": ["ALARM"]}}]
 # A name is the stack's, the resource's and a random one: with three hyphens more it is of a stack whose name
 # only begins the same. The end of a loss is not sent, since its refusal would be the next loss.
-OTHER_STACKS, LOSSES = "${AWS::StackName}-*-*-*", "${AWS::StackName}-LostEventAlarm-*"
+OTHER_STACKS, LOSSES = "${AWS::StackName}-*-*-*", "${AWS::StackName}-*LostEventAlarm*"
 SENT_TO_THE_HUB = [
     ON_AND_OFF_AGAIN[0] | {"alarmName": [{"anything-but": {"wildcard": OTHER_STACKS}}]},
     ON_AND_OFF_AGAIN[1] | {"alarmName": [{"anything-but": {"wildcard": [OTHER_STACKS, LOSSES]}}]},
