@@ -336,6 +336,7 @@ SEEDED_FAULTS = {
         "no alarm on a runaway": lambda it: it.pop("RunawayAlarm"),
         "runaway that nothing reaches": lambda it: at(it, "RunawayAlarm").update(Threshold=50000),
         "alarm on a busy hour": lambda it: at(it, "RunawayAlarm").update(Threshold=5),
+        "changes that count as launches do": lambda it: at(it, "RunawayAlarm")["Metrics"][0].update(Expression="invocations"),
     },
     "a_fault_that_lasts_is_told_once": {
         "alarm that comes back every hour": lambda it: [at(it, "ErrorAlarm").pop("DatapointsToAlarm"), at(it, "ErrorAlarm").update(EvaluationPeriods=1)],

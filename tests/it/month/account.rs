@@ -443,7 +443,7 @@ impl Script {
                 break;
             }
             self.acts.push((when, Act::Loosen { id: id.clone(), by: OWNER, opens: false }));
-            when += Duration::from_millis(200);
+            when += Duration::from_millis(400);
         }
         self
     }

@@ -398,7 +398,6 @@ impl Simulation {
         if self.broken.contains(&Broken::SweepRule) {
             return;
         }
-        self.journal.metrics.add("AWS/Events", "Invocations", &[("RuleName", &rule.name)], seconds(now), 1.0);
         let body = record::scheduled(now).to_string().into();
         let event = Event { body, launch: None };
         self.deliver(&rule, &event);
@@ -407,13 +406,15 @@ impl Simulation {
     /// A rule sends an event to its targets. What a target's policy refuses goes to the dead-letter queue
     /// at once, and what that refuses too is lost.
     fn deliver(&mut self, rule: &Rule, event: &Event) {
+        let now = seconds(Instant::now());
         for target in &rule.targets {
+            self.journal.metrics.add("AWS/Events", "Invocations", &[("RuleName", &rule.name)], now, 1.0);
             if target == &self.deployment.function.name {
                 self.plan_in(BEGINS_AFTER, Step::Invoke { event: event.clone(), attempt: 0, throttled: 0 });
             } else if !self.broken.contains(&Broken::QueuePolicy) {
                 self.send_message(target, event.clone());
             } else if self.broken.contains(&Broken::DeadLetterPolicy) {
-                let (metric, now) = ("InvocationsFailedToBeSentToDlq", seconds(Instant::now()));
+                let metric = "InvocationsFailedToBeSentToDlq";
                 self.journal.metrics.add("AWS/Events", metric, &[("RuleName", &rule.name)], now, 1.0);
             } else {
                 let queue = self.deployment.queues[target].redrive.clone().unwrap().1;
