@@ -30,6 +30,7 @@ class Empty:
     """A stack that a change set was to create, which nobody executed."""
 
     stack: Stack
+    id: str
 
     def show(self, account):
         print(f"\naccount {account}, {self.stack.region}, stack {self.stack.name}: deletes an empty stack, which nobody agreed to create, with its change sets")
@@ -106,8 +107,8 @@ def planned(target):
         current = stack.current()
         underway = current and current["status"].endswith("_IN_PROGRESS")
         against = [stack.obstacle(current)] if underway else command.foreign(current, stack.name) + of_terraform(current, stack.name)
-        if current is None and stack.empty() and not against:
-            plans[region] = Empty(stack)
+        if current is None and (empty := stack.empty()) and not against:
+            plans[region] = Empty(stack, empty)
         if current and not against:
             resources = stack.resources()
             against = foreign_rules(target.session, region, resources)
@@ -132,7 +133,10 @@ def carried_out(target, plan):
         return "no stack", ""
     print(f"deleting in {plan.stack.region}", flush=True)
     try:
-        plan.stack.delete()
+        if isinstance(plan, Empty):
+            plan.stack.delete(plan.id, empty=True)
+        else:
+            plan.stack.delete(plan.current["id"])
     except Failed as failure:
         return "failed", str(failure)
     if isinstance(plan, Empty):

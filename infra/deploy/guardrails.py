@@ -21,6 +21,8 @@ from stack import Failed, Stack
 
 TEMPLATE = pathlib.Path(__file__).resolve().parents[1] / "guardrails.yaml"
 STACK = "imds-enforcer-guardrails"
+# Parameters that every build of the stack has had.
+MARKS = {"TargetIds", "DeployingRoles"}
 # The most characters that Organizations takes in a policy, and the Quotas page states.
 LIMITS = {"SERVICE_CONTROL_POLICY": 5120, "DECLARATIVE_POLICY_EC2": 10000}
 WITHOUT_REGION = "no Region: name one for the stack, as in make guardrails Region=us-east-1, and always the same"
@@ -200,6 +202,7 @@ def main():
         sys.exit(f"only shown, not deployed: {missing}")
     print(f"account {who[0]}, Region {region}, as {who[1]}\n")
     stack = Stack(session, region, name)
+    command.refuse(command.against(stack, stack.current(), MARKS))
     chosen = {**kept(stack), **values}
     rendered = show(chosen, who[1].split(":")[1], name)
     refuse_what_is_disabled(session, region, rendered)

@@ -228,7 +228,8 @@ def has_stack_set(session, region, administration):
     try:
         return client.describe_stack_set(StackSetName=STACK_SET, CallAs=administration)["StackSet"]["Status"] == "ACTIVE"
     except ClientError as error:
-        if error.response["Error"]["Code"] in ("StackSetNotFoundException", "StackSetNotFound"):
+        # A Region that the account has disabled knows none of its credentials.
+        if error.response["Error"]["Code"] in ("StackSetNotFoundException", "StackSetNotFound", "UnrecognizedClientException", "InvalidClientTokenId"):
             return False
         raise
 
@@ -290,7 +291,19 @@ def planned(target, stack, options, given):
         has = functools.partial(has_stack_set, target.session, administration=administration(values))
         command.refuse(of_another_home(stack, current, [*regions, *published_regions(names)], has))
         print(f"\nstack {stack.name} in {stack.region}: {command.becomes(current)}")
-    return values, regions
+        print("\n".join(different(current, values)))
+    return current, values, regions
+
+
+def different(current, values):
+    """What a deployment changes, by name; of a first one, all that it has."""
+    before = current["parameters"] if current else {}
+    defaults = {} if current else {name: str(it["Default"]) for name, it in stated()["Parameters"].items() if "Default" in it and name not in OPTIONS}
+    return [
+        f"  {name}: {before[name]} → {value}" if name in before else f"  {name}: {value}"
+        for name, value in sorted({**defaults, **values}.items())
+        if before.get(name) != value
+    ]
 
 
 def administration(values):
@@ -301,14 +314,16 @@ def main():
     target, options, given = typed()
     print(target)
     stack = Stack(target.session, target.regions[0], target.stack_name)
-    values, regions = planned(target, stack, options, given)
+    current, values, regions = planned(target, stack, options, given)
     zipped = build.packages([values["Architecture"]])[values["Architecture"]]
     try:
         filled = published(target, options["OrganizationId"], regions, zipped)
         if options["PublishOnly"] == "yes":
             shown = {**filled, "Architecture": values["Architecture"]}
             return print("deploy infra/organization.yaml with", " ".join(f"{name}={value}" for name, value in shown.items()))
-        deploy(stack, {**values, **filled})
+        if stack.current() != current:
+            sys.exit("somebody else changed the stack meanwhile: run the same again\nthe stack set was not changed")
+        deploy(stack, {**(given if current else values), **filled})
     except Begun as failure:
         sys.exit(f"{failure}\nthe deployment was begun; {look_at(stack, values)} shows what became of it in each account and Region")
     except (Refused, Failed) as failure:
@@ -361,13 +376,15 @@ def conclude(stack, values):
     if not rows:
         return print(f"{stack.name} is deployed, and every stack is as the stack set has it; {look_at(stack, values)} shows each account and Region")
     regions = " ".join(sorted({region for _, region, _ in rows}))
-    units = values["OrganizationalUnitIds"]
+    units = values["OrganizationalUnitIds"].replace(" ", "")
     print(command.table(rows))
     sys.exit(
         f"{len(rows)} stacks are not as the stack set has them. A Region that is disabled by default must be enabled"
         " in the management account and in each member."
         f" Mend the reasons, then run aws cloudformation update-stack-instances {of_the_stack_set(stack, values)}"
         f" --deployment-targets OrganizationalUnitIds={units} --regions {regions}"
+        " --operation-preferences FailureTolerancePercentage=100,MaxConcurrentPercentage=100"
+        " (one that is INOPERABLE needs delete-stack-instances with --retain-stacks first)"
     )
 
 

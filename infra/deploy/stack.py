@@ -17,7 +17,8 @@ WAIT = {"Delay": 3, "MaxAttempts": 1200}
 MARKS = {"Mode", "StateChangeEvents"}
 READY = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"}
 WITHOUT_CHANGES = ("didn't contain changes", "No updates are to be performed")
-GONE = ("ChangeSetNotFound", "ChangeSetNotFoundException", "InvalidChangeSetStatus", "InvalidChangeSetStatusException")
+GONE = ("ChangeSetNotFound", "ChangeSetNotFoundException")
+EXECUTED = ("InvalidChangeSetStatus", "InvalidChangeSetStatusException")
 # What CloudFormation says of resources that failed only because another one did.
 FOLLOWS = ("cancelled", "canceled")
 
@@ -140,12 +141,10 @@ class Stack:
         rows = [it for page in pages for it in page["StackResourceSummaries"] if it["ResourceStatus"] != "DELETE_COMPLETE"]
         return [(it["LogicalResourceId"], it["ResourceType"], it.get("PhysicalResourceId", "")) for it in rows]
 
-    def delete(self):
-        """Deletes the stack, also an empty one, and waits until it is gone. What has a policy to stay, stays."""
-        current = self.current()
-        stack_id = current["id"] if current else self.empty()
-        if stack_id is None:
-            return
+    def delete(self, stack_id, *, empty=False):
+        """Deletes a stack, and waits until it is gone. What has a policy to stay, stays. `empty` is one that must still be empty."""
+        if empty and self.empty() != stack_id:
+            raise Failed("it is not empty any more: somebody deployed it meanwhile")
         try:
             self.client.delete_stack(StackName=stack_id)
         except ClientError as error:
@@ -223,7 +222,8 @@ class Change:
         try:
             self.stack.client.delete_change_set(ChangeSetName=self.id)
         except ClientError as error:
-            # It is gone, or it was executed.
+            if error.response["Error"]["Code"] in EXECUTED:
+                return
             if error.response["Error"]["Code"] not in GONE:
                 raise
         if self.kind == "CREATE":

@@ -293,10 +293,27 @@ def test_the_command_deploys_first_and_updates_then_and_keeps_what_is_not_named(
     assert "stack imds-enforcer-organization in us-east-1: first deployment" in shown and "every stack is as the stack set has it" in shown
     assert "list-stack-instances --stack-set-name imds-enforcer --region us-east-1" in shown
     run_command(monkeypatch, f"OrganizationId={ORGANIZATION}", "Mode=enforce")
-    assert "us-east-1: updates the stack of " in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "us-east-1: updates the stack of " in shown and "  Mode: observe → enforce\n" in shown and "EnforceSince" not in shown
     [stack] = place.describe_stacks(StackName="imds-enforcer-organization")["Stacks"]
     found = {it["ParameterKey"]: it["ParameterValue"] for it in stack["Parameters"]}
     assert (found["Mode"], found["Architecture"], found["OrganizationalUnitIds"]) == ("enforce", "arm64", "ou-abcd-11112222")
+
+
+def test_what_somebody_else_changes_while_the_package_is_built_is_not_undone(place, monkeypatch):
+    run_command(monkeypatch, *FIRST)
+    build = organization.build.packages
+
+    def slowly(wanted):
+        monkeypatch.setattr(organization.build, "packages", build)
+        run_command(monkeypatch, f"OrganizationId={ORGANIZATION}", "Mode=enforce")
+        return build(wanted)
+
+    monkeypatch.setattr(organization.build, "packages", slowly)
+    with pytest.raises(SystemExit, match="somebody else changed the stack meanwhile"):
+        run_command(monkeypatch, f"OrganizationId={ORGANIZATION}", "SweepLimit=50")
+    [stack] = place.describe_stacks(StackName="imds-enforcer-organization")["Stacks"]
+    assert {it["ParameterKey"]: it["ParameterValue"] for it in stack["Parameters"]}["Mode"] == "enforce"
 
 
 def test_what_fails_after_it_was_begun_is_not_called_unchanged(place, monkeypatch):
@@ -391,7 +408,7 @@ def test_accounts_that_the_stack_set_tolerated_end_the_command_with_their_reason
         organization.conclude(stack, values)
     assert capsys.readouterr().out.splitlines() == ["111122223333  eu-west-1  FAILED Account should have 'AWSCloudFormationStackSetExecutionRole'"]
     named = "--stack-set-name imds-enforcer --region us-east-1 --call-as DELEGATED_ADMIN"
-    assert str(ended.value).endswith(f"update-stack-instances {named} --deployment-targets OrganizationalUnitIds=ou-abcd-11112222 --regions eu-west-1")
+    assert str(ended.value).endswith(f"update-stack-instances {named} --deployment-targets OrganizationalUnitIds=ou-abcd-11112222 --regions eu-west-1 --operation-preferences FailureTolerancePercentage=100,MaxConcurrentPercentage=100 (one that is INOPERABLE needs delete-stack-instances with --retain-stacks first)")
     assert stack.client.asked["CallAs"] == "DELEGATED_ADMIN"
 
 

@@ -111,8 +111,17 @@ def test_the_last_who_discards_leaves_no_empty_stack(stack):
 
 def test_an_empty_stack_can_be_deleted(stack):
     stack.change(TEMPLATE, {"Name": stack.name})
-    stack.delete()
+    stack.delete(stack.empty(), empty=True)
     assert stack.empty() is None
+
+
+def test_a_stack_that_was_empty_and_that_somebody_deployed_meanwhile_stays(stack):
+    change = stack.change(TEMPLATE, {"Name": stack.name})
+    empty = stack.empty()
+    change.execute()
+    with pytest.raises(stacks.Failed, match="somebody deployed it meanwhile"):
+        stack.delete(empty, empty=True)
+    assert stack.current()["status"] == "CREATE_COMPLETE"
 
 
 def expired(operation):
@@ -172,7 +181,7 @@ def test_a_creation_that_fails_says_what_must_be_done_with_the_rest(stack, sessi
             stack.change(bus, {})
     else:
         pytest.skip("this emulator creates a bus that is there")
-    stack.delete()
+    stack.delete(stack.current()["id"])
     assert stack.current() is None
 
 
