@@ -2,38 +2,25 @@
  * Who may use the key that `key.yaml` makes: its policy, evaluated by a simulator of IAM for each principal
  * that must, and for strangers. It knows nothing of what the services really send: the comments there do.
  */
-import { runSimulation, type Simulation } from '@cloud-copilot/iam-simulate';
-import { App, Stack } from 'aws-cdk-lib';
-import { CfnInclude } from 'aws-cdk-lib/cloudformation-include';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
+import { allows, EVERYTHING, resources } from './simulator.js';
 
 const ACCOUNT = '111122223333';
 const OTHER = '444455556666';
 const ORGANIZATION = 'o-a1b2c3d4e5';
 const KEY = `arn:aws:kms:eu-west-1:${ACCOUNT}:key/0a1b2c3d-0000-4000-8000-000000000001`;
-const values: Record<string, string> = {
-  'AWS::Partition': 'aws', 'AWS::Region': 'eu-west-1', 'AWS::AccountId': ACCOUNT, 'AWS::URLSuffix': 'amazonaws.com', OrganizationId: ORGANIZATION,
-};
+const OF_AWS = { 'AWS::Partition': 'aws', 'AWS::Region': 'eu-west-1', 'AWS::AccountId': ACCOUNT, 'AWS::URLSuffix': 'amazonaws.com' };
 
 // The simulator knows no encryption context by its name: in policy and request, another key that is an ARN stands for it.
 const LOGGED = 'kms:EncryptionContext:aws:logs:arn';
 const FOR_SIMULATOR = 'aws:SourceArn';
 
-/** The policy as a deployment for the organization has it, or for the account alone. */
-function policy(forOrganization: boolean): any {
-  const templateFile = fileURLToPath(new URL('key.yaml', import.meta.url));
-  const { Resources } = new CfnInclude(new Stack(new App(), 'Stack'), 'Read', { templateFile })['template'];
-  const render = (node: any): any => {
-    if (Array.isArray(node)) return node.map(render).filter((it) => it !== undefined);
-    if (node === null || typeof node !== 'object') return node;
-    if (node.Ref) return values[node.Ref];
-    if (node['Fn::Sub']) return node['Fn::Sub'].replace(/\$\{([^}]+)\}/g, (_: string, name: string) => values[name]);
-    if (node['Fn::If']) return render(node['Fn::If'][forOrganization ? 1 : 2]);
-    return Object.fromEntries(Object.entries(node).map(([key, it]) => [key === LOGGED ? FOR_SIMULATOR : key, render(it)]));
-  };
-  return render(Resources.Key.Properties.KeyPolicy);
-}
+/** The policy as a deployment for the account alone has it, and for the organization. */
+const [OF_THE_ACCOUNT, OF_THE_ORGANIZATION] = ['', ORGANIZATION].map((OrganizationId) => {
+  const { Key } = resources('key.yaml', { OrganizationId }, OF_AWS);
+  return JSON.parse(JSON.stringify(Key!.Properties.KeyPolicy).replaceAll(LOGGED, FOR_SIMULATOR));
+});
+const policy = (forOrganization: boolean) => (forOrganization ? OF_THE_ORGANIZATION : OF_THE_ACCOUNT);
 
 interface Use {
   readonly principal: string;
@@ -42,18 +29,13 @@ interface Use {
 }
 
 async function may(document: any, { principal, action = 'kms:GenerateDataKey', context = {} }: Use) {
-  const simulation: Simulation = {
+  return allows({
     request: { principal, action, resource: { resource: KEY, accountId: ACCOUNT }, contextVariables: context },
-    identityPolicies: principal.startsWith('arn:') ? [{ name: 'own', policy: { Version: '2012-10-17', Statement: [{ Effect: 'Allow', Action: 'kms:*', Resource: '*' }] } }] : [],
+    identityPolicies: principal.startsWith('arn:') ? [{ name: 'own', policy: EVERYTHING }] : [],
     resourcePolicy: document,
     serviceControlPolicies: [],
     resourceControlPolicies: [],
-  };
-  const answer = await runSimulation(simulation, {});
-  if (answer.resultType === 'error') throw new Error(JSON.stringify(answer.errors));
-  if (answer.resultType !== 'single') throw new Error(`one answer was expected: ${answer.resultType}`);
-  expect(answer.result.ignoredContextKeys).toEqual([]);
-  return answer.result.analysis.result === 'Allowed';
+  });
 }
 
 const LOG_GROUP = (account: string, name = 'imds-enforcer-LogGroup-EXAMPLE') =>

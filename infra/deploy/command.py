@@ -63,7 +63,7 @@ def target(own, refusals):
         wrong.append(f'StackName is "{name}"; it must be letters, digits and -, begin with a letter, and have at most 128 characters')
     refuse([*refusals, *wrong])
     account, arn = accounts.caller(session, regions[0])
-    refuse(places.of_another_partition(regions, session, arn))
+    refuse(places.of_another_partition(regions, arn))
     return Target(session, regions, name, account, arn)
 
 
@@ -132,7 +132,7 @@ def table(rows):
 
 
 def in_order(regions, outcome_of):
-    """Goes through the Regions until one fails, shows what became of each, and ends the command."""
+    """Goes through the Regions until one fails, shows what became of each, and answers those that are left."""
     rows = {region: (region, "not begun", "") for region in regions}
     for region in regions:
         rows[region] = (region, *outcome_of(region))

@@ -6,8 +6,6 @@ git tracks. What was not named keeps the value that the stack has.
     make deploy NAME=VALUE … [Region=…|Regions=…,…] [StackName=…] [YES=1]
 """
 
-import importlib
-import importlib.util
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +15,7 @@ import build
 import choice as choices
 import command
 import kept
+import key as keys
 import others
 import parameters
 import sam
@@ -35,11 +34,6 @@ class Plan:
     choice: choices.Choice
     change: Change | None = None
 
-    def moved(self):
-        """Whether the stack is another, or has other values, than when this was planned: building takes minutes."""
-        then, now = ([it["id"], it["parameters"]] if it else None for it in (self.current, self.stack.current()))
-        return then != now
-
     def show(self, target):
         print(f"\naccount {target.account}, {self.stack.region}, stack {self.stack.name}: {command.becomes(self.current)}, as {target.arn}")
         print("\n".join(f"  {line}" for line in self.choice.lines))
@@ -54,9 +48,7 @@ def refusals(template, values):
 def of_the_key(target, region, values):
     """What is wrong with a key of one's own."""
     arn = values.get("KmsKeyArn")
-    if not arn or not importlib.util.find_spec("key"):
-        return []
-    return importlib.import_module("key").refusals(target.session, region, target.account, arn)
+    return keys.refusals(target.session, region, target.account, arn) if arn else []
 
 
 def considered(template, target, region, given, today, named):
@@ -109,7 +101,7 @@ def prepare(template, target, plans):
         try:
             url = artifacts.published(target.session, region, packages[architecture])
             plan.change = plan.stack.change(url, plan.choice.sent, CAPABILITIES)
-            moved = plan.moved()
+            moved = plan.stack.moved(plan.current)
         except (Failed, BotoCoreError, ClientError) as failure:
             command.refuse([f"{region}: {failure}"])
         command.refuse([f"{region}: somebody else changed stack {plan.stack.name} meanwhile: run the same again"] if moved else [])

@@ -32,6 +32,9 @@ class Empty:
     stack: Stack
     id: str
 
+    def delete(self):
+        self.stack.delete(self.id, empty=True)
+
     def show(self, account):
         print(f"\naccount {account}, {self.stack.region}, stack {self.stack.name}: deletes an empty stack, which nobody agreed to create, with its change sets")
 
@@ -45,6 +48,9 @@ class Plan:
     resources: list[tuple[str, str, str]]
     staying: set[str]
     waiting: dict[str, int]
+
+    def delete(self):
+        self.stack.delete(self.current["id"])
 
     def show(self, account):
         print(f"\naccount {account}, {self.stack.region}, stack {self.stack.name}, {self.current['status']}: deletes")
@@ -120,10 +126,9 @@ def planned(target):
 
 
 def forget(target, plan):
-    """Keeps the choices for a later deployment, which is a first one: but for its day."""
+    """Keeps the choices for a later deployment, which is a first one."""
     memory = kept.read(target.account, plan.stack.region, plan.stack.name)
     values = {**memory, **kept.worth_keeping(sam.raw(), plan.current["parameters"], memory)}
-    values.pop("EnforceSince", None)
     kept.write(target.account, plan.stack.region, plan.stack.name, values)
 
 
@@ -133,10 +138,7 @@ def carried_out(target, plan):
         return "no stack", ""
     print(f"deleting in {plan.stack.region}", flush=True)
     try:
-        if isinstance(plan, Empty):
-            plan.stack.delete(plan.id, empty=True)
-        else:
-            plan.stack.delete(plan.current["id"])
+        plan.delete()
     except Failed as failure:
         return "failed", str(failure)
     if isinstance(plan, Empty):

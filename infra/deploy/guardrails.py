@@ -15,6 +15,7 @@ import boto3
 import command
 import parameters
 from botocore.exceptions import BotoCoreError, ClientError
+from partition import partition
 from resolver import Resolver
 from samcli.yamlhelper import yaml_parse
 from stack import Failed, Stack
@@ -198,12 +199,13 @@ def main():
     region = own.get("Region") or accounts.region_of(session)
     who, missing = caller(session, region)
     if missing:
-        show(values, session.get_partition_for_region(region or "us-east-1"), name)
+        show(values, partition(region or "us-east-1"), name)
         sys.exit(f"only shown, not deployed: {missing}")
     print(f"account {who[0]}, Region {region}, as {who[1]}\n")
     stack = Stack(session, region, name)
-    command.refuse(command.against(stack, stack.current(), MARKS))
-    chosen = {**kept(stack), **values}
+    current = stack.current()
+    command.refuse(command.against(stack, current, MARKS))
+    chosen = {**kept(current), **values}
     rendered = show(chosen, who[1].split(":")[1], name)
     refuse_what_is_disabled(session, region, rendered)
     refuse_to_lock_out(session, stack, who, rendered)
@@ -212,13 +214,10 @@ def main():
         print(f"{then} Region={region}" + ("" if name == STACK else f" StackName={name}"))
 
 
-def kept(stack):
+def kept(current):
     """The parameters that the deployed stack keeps where no others are given."""
-    try:
-        deployed = (stack.current() or {}).get("parameters", {})
-    except (BotoCoreError, ClientError) as error:
-        sys.exit(f"CloudFormation does not answer for stack {stack.name} in {stack.region}: {error}")
-    return {name: value for name, value in deployed.items() if name in template()["Parameters"]}
+    stated, deployed = template()["Parameters"], current["parameters"] if current else {}
+    return {name: value for name, value in deployed.items() if name in stated}
 
 
 if __name__ == "__main__":

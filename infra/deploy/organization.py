@@ -212,7 +212,7 @@ def wanted_of(stack, current, given, publish_only):
 
 def misplaced(target, regions):
     """What is wrong with Regions that instances are looked after in."""
-    return places.unknown(regions, target.session) or places.of_another_partition(regions, target.session, target.arn)
+    return places.unknown(regions, target.session) or places.of_another_partition(regions, target.arn)
 
 
 def without_trusted_access(region):
@@ -321,7 +321,7 @@ def main():
         if options["PublishOnly"] == "yes":
             shown = {**filled, "Architecture": values["Architecture"]}
             return print("deploy infra/organization.yaml with", " ".join(f"{name}={value}" for name, value in shown.items()))
-        if stack.current() != current:
+        if stack.moved(current):
             sys.exit("somebody else changed the stack meanwhile: run the same again\nthe stack set was not changed")
         deploy(stack, {**(given if current else values), **filled})
     except Begun as failure:

@@ -6,6 +6,7 @@ It knows the names of Regions as botocore has them, and calls nobody.
 import difflib
 
 import account
+from partition import partition
 
 
 def given(values, session):
@@ -30,8 +31,8 @@ def nearest(name, known):
     return f"; did you mean {close[0]}?" if close else ", as us-east-1 is one"
 
 
-def of_another_partition(names, session, arn):
+def of_another_partition(names, arn):
     """The Regions that the caller's credentials are not for, as China's with an account of another partition."""
-    partition = arn.split(":")[1]
-    others = [(name, session.get_partition_for_region(name)) for name in names]
-    return [f"{name} is in partition {it}, and these credentials are for {partition}" for name, it in others if it != partition]
+    own = arn.split(":")[1]
+    others = [(name, partition(name)) for name in names]
+    return [f"{name} is in partition {it}, and these credentials are for {own}" for name, it in others if it != own]

@@ -81,6 +81,11 @@ class Stack:
             "outputs": {it["OutputKey"]: it["OutputValue"] for it in found.get("Outputs", [])},
         }
 
+    def moved(self, then):
+        """Whether the stack is another, or has other values, than it was then: building takes minutes."""
+        before, now = ([it["id"], it["parameters"]] if it else None for it in (then, self.current()))
+        return before != now
+
     def obstacle(self, current):
         """Why a stack can't be changed as it is, and what to do, or None."""
         status = current["status"] if current else "CREATE_COMPLETE"

@@ -2,7 +2,8 @@
 
 import { describe, expect, test } from 'vitest';
 import { CHECKS } from './checks.js';
-import { ACCOUNT, may, PARTITIONS, python, render, type Guardrails, type Parameters } from './stand.js';
+import { python } from '../simulator.js';
+import { ACCOUNT, may, PARTITIONS, render, type Guardrails, type Parameters } from './stand.js';
 
 const LAUNCHING = 'service-role/AWSBackupDefaultServiceRole,EMR_DefaultRole';
 const ALL_ON = { HttpTokensEnforced: 'on', TokensPolicy: 'on', HighestHopLimit: 2, RoleDelivery: 'on', LaunchingRoles: LAUNCHING };

@@ -5,9 +5,7 @@
  * itself, so that what is tried here is what `make guardrails` shows and CloudFormation makes.
  */
 
-import { execFileSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
-import { runSimulation } from '@cloud-copilot/iam-simulate';
+import { allows, EVERYTHING, python } from '../simulator.js';
 
 export const ACCOUNT = '111122223333';
 export const PARTITIONS = ['aws', 'aws-us-gov', 'aws-cn'] as const;
@@ -22,16 +20,6 @@ export interface Guardrails {
   readonly documents: Record<string, any>;
   /** What each has, in the size that Organizations counts. */
   readonly sizes: Record<string, number>;
-}
-
-const PYTHON = fileURLToPath(new URL('../../.venv/bin/python', import.meta.url));
-const DEPLOY = fileURLToPath(new URL('../deploy', import.meta.url));
-
-/** What a script of Python that imports the modules of `infra/deploy` prints as JSON. */
-export function python(script: string, input: unknown = null): any {
-  const source = `import json, sys\nsys.path.insert(0, ${JSON.stringify(DEPLOY)})\ngiven = json.load(sys.stdin)\n${script}`;
-  const env = { ...process.env, PYTHONDONTWRITEBYTECODE: '1' };
-  return JSON.parse(execFileSync(PYTHON, ['-c', source], { input: JSON.stringify(input), encoding: 'utf8', env }));
 }
 
 /** The policies with these parameters. */
@@ -52,10 +40,7 @@ export function role(partition: Partition, name: string): string {
   return `arn:${partition}:iam::${ACCOUNT}:role/${name}`;
 }
 
-const ALLOWS_ALL = {
-  name: 'everything',
-  policy: { Version: '2012-10-17', Statement: [{ Effect: 'Allow', Action: '*', Resource: '*' }] },
-};
+const ALLOWS_ALL = { name: 'everything', policy: EVERYTHING };
 
 /** Whether a role that itself may do everything may do this under the service control policies. */
 export async function may(
@@ -65,25 +50,17 @@ export async function may(
   { who = 'administrator', context = {} as Context } = {},
 ): Promise<boolean> {
   const controls = Object.entries(documents).filter(([, document]) => document.Statement);
-  const answer = await runSimulation(
-    {
-      request: {
-        principal: role(partition, who),
-        action,
-        resource: { resource, accountId: ACCOUNT },
-        contextVariables: { 'aws:PrincipalArn': role(partition, who), ...context },
-      },
-      identityPolicies: [ALLOWS_ALL],
-      serviceControlPolicies: [
-        { orgIdentifier: 'ou-1', policies: [ALLOWS_ALL, ...controls.map(([name, policy]) => ({ name, policy }))] },
-      ],
-      resourceControlPolicies: [],
+  return allows({
+    request: {
+      principal: role(partition, who),
+      action,
+      resource: { resource, accountId: ACCOUNT },
+      contextVariables: { 'aws:PrincipalArn': role(partition, who), ...context },
     },
-    {},
-  );
-  if (answer.resultType !== 'single') throw new Error(`${action} on ${resource}: ${JSON.stringify(answer)}`);
-  // A key that the simulator does not know would be left out silently, and with it its condition.
-  const { ignoredContextKeys = ['answer'], analysis } = answer.result;
-  if (ignoredContextKeys.length) throw new Error(`${action} has no ${ignoredContextKeys.join(', ')}`);
-  return analysis.result === 'Allowed';
+    identityPolicies: [ALLOWS_ALL],
+    serviceControlPolicies: [
+      { orgIdentifier: 'ou-1', policies: [ALLOWS_ALL, ...controls.map(([name, policy]) => ({ name, policy }))] },
+    ],
+    resourceControlPolicies: [],
+  });
 }

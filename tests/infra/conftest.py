@@ -108,7 +108,7 @@ def local_ec2(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory):
-    """MiniStack, an emulator of AWS: a function that makes clients of its services."""
+    """MiniStack, an emulator of AWS: a function that makes clients of its services. An access key of twelve digits is that account's."""
     port, folder = free_port(), tmp_path_factory.mktemp("ministack")
     variables = {
         "BIND_HOST": "127.0.0.1",
@@ -117,10 +117,10 @@ def aws(tmp_path_factory):
         "LAMBDA_ASYNC_RETRY_BASE_SECONDS": "1",
     }
     with serving(MINISTACK, port, folder / "log", **variables) as endpoint:
-        session = boto3.Session("AKIAIOSFODNN7EXAMPLE", "not-a-secret", region_name="us-east-1")
         patient = Config(read_timeout=PATIENCE_SECONDS, retries={"total_max_attempts": 1})
 
-        def client(service, region="us-east-1"):
+        def client(service, region="us-east-1", account="AKIAIOSFODNN7EXAMPLE"):
+            session = boto3.Session(account, "not-a-secret")
             return session.client(service, region_name=region, endpoint_url=endpoint, config=patient)
 
         client.endpoint = endpoint

@@ -66,7 +66,7 @@ class Person:
         return output
 
     def client(self, service, region="us-east-1"):
-        return boto3.Session(self.account, "not-a-secret").client(service, region_name=region, endpoint_url=self.aws.endpoint)
+        return self.aws(service, region, self.account)
 
     def values(self, region="us-east-1", name="imds-enforcer"):
         """The parameters of the stack, or None where there is none."""

@@ -1,12 +1,12 @@
 """The organization's template and the account's defaults, as far as they can be tried without an organization."""
 
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
 
-import boto3
 import botocore.session
 import organization
 import package
@@ -141,19 +141,9 @@ ORGANIZATION = "o-a1b2c3d4e5"
 REGIONS = ["us-east-1", "eu-central-1"]
 
 
-class Account:
-    """Clients of an account of its own, which has no buckets yet."""
-
-    def __init__(self, aws, account):
-        self.session, self.endpoint = boto3.Session(account, "not-a-secret"), aws.endpoint
-
-    def __call__(self, service, region):
-        return self.session.client(service, region_name=region, endpoint_url=self.endpoint)
-
-
 @pytest.mark.parametrize(("architecture", "number"), [("x86_64", "210000000001"), ("arm64", "210000000002")])
 def test_what_is_published_has_no_macro_and_its_code_in_every_region(aws, architecture, number):
-    account, zipped = Account(aws, number), package.pack(elf(architecture))
+    account, zipped = functools.partial(aws, account=number), package.pack(elf(architecture))
     url, old = organization.publish(account, ORGANIZATION, REGIONS, zipped)
     assert (organization.publish(account, ORGANIZATION, REGIONS, zipped), old) == ((url, []), [])
     home, part, name = re.fullmatch(r"https://(imds-enforcer-([0-9a-f]{20})-us-east-1)\.s3\.us-east-1\.amazonaws\.com/(.+)", url).groups()
@@ -181,7 +171,7 @@ def test_what_is_published_has_no_macro_and_its_code_in_every_region(aws, archit
 
 
 def test_every_call_of_s3_names_the_owner_of_the_bucket(aws):
-    account, calls = Account(aws, "210000000003"), []
+    account, calls = functools.partial(aws, account="210000000003"), []
 
     def watched(service, region):
         client = account(service, region)
@@ -194,7 +184,7 @@ def test_every_call_of_s3_names_the_owner_of_the_bucket(aws):
 
 
 def test_a_bucket_of_an_earlier_build_is_named_to_be_deleted(aws):
-    account = Account(aws, "210000000004")
+    account = functools.partial(aws, account="210000000004")
     guessable = "imds-enforcer-210000000004-us-east-1"
     account("s3", "us-east-1").create_bucket(Bucket=guessable)
     assert organization.publish(account, ORGANIZATION, ["us-east-1"], package.pack(elf("x86_64")))[1] == [guessable]
@@ -274,7 +264,7 @@ def place(aws, monkeypatch, tmp_path):
     monkeypatch.setattr(organization.build, "packages", lambda wanted: {it: package.pack(elf(it)) for it in wanted})
     monkeypatch.setattr(organization, "has_stack_set", lambda *_, **__: False)
     monkeypatch.setattr(organization, "lagging", lambda *_: [])
-    cloudformation = Account(aws, SECOND)("cloudformation", "us-east-1")
+    cloudformation = aws("cloudformation", account=SECOND)
     yield cloudformation
     cloudformation.delete_stack(StackName="imds-enforcer-organization")
 
